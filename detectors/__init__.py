@@ -1,0 +1,1 @@
+"""Anomaly detectors on a pre-trained encoder: PaDiM and IGD (MSACL, section 3.3)."""

@@ -1,0 +1,1 @@
+"""Interpolated Gaussian descriptor (IGD)."""

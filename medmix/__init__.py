@@ -1,0 +1,1 @@
+"""GPU-batched synthetic-lesion augmentation (MSACL, section 3.2)."""

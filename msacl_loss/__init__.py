@@ -1,0 +1,1 @@
+"""The MSACL loss, equations (1) to (9)."""
