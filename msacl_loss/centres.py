@@ -1,0 +1,91 @@
+"""Class centres, equation (2), and what they look like."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from inspect import getclosurevars, isfunction, ismethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+@torch.no_grad()
+def estimate_centres(
+    embed: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], *, num_classes: int
+) -> Tensor:
+    """Mean embedding of each class in one streaming pass, equation (2).
+
+    Batch-norm layers use the statistics of the batch, as they do in training, and keep their running statistics: with
+    an encoder fresh from initialisation those are not the data's, and centres taken with them lie elsewhere. So let
+    every batch hold all classes, as the training batches do.
+
+    Args:
+        embed: Maps images (N, C, H, W) to embeddings (N, D). Its batch-norm layers are found when it is a module, a
+            method of a module, a `functools.partial` of either, or a function that names its modules directly.
+        batches: Pairs of images (N, C, H, W) and labels (N,), int64 in 0..num_classes-1; any sizes.
+        num_classes: Number of classes C.
+
+    Returns:
+        Centres (C, D), float32 (float64 for float64 embeddings).
+
+    Raises:
+        ValueError: A class has no sample.
+
+    Example:
+        >>> batches = [(torch.eye(3), torch.tensor([0, 1, 1]))]
+        >>> estimate_centres(nn.Identity(), batches, num_classes=2)
+        tensor([[1.0000, 0.0000, 0.0000],
+                [0.0000, 0.5000, 0.5000]])
+    """
+    sums, counts, dtype = torch.zeros(()), torch.zeros(()), torch.float32
+    with batch_statistics(embed):
+        for images, labels in batches:
+            z = embed(images)
+            dtype = torch.promote_types(dtype, z.dtype)
+            members = F.one_hot(labels.to(z.device), num_classes).double()  # (N, C)
+            sums = sums.to(z.device) + members.T @ z.double()
+            counts = counts.to(z.device) + members.sum(dim=0)
+    if counts.dim() == 0 or not counts.all():
+        raise ValueError(f"expected samples of all {num_classes} classes, got {counts.int().tolist()} of each")
+    return (sums / counts.unsqueeze(1)).to(dtype)
+
+
+def centre_distances(centres: Tensor) -> Tensor:
+    """Euclidean distance between each two centres: (C, D) -> (C, C), in float64 for any input.
+
+    Example:
+        >>> centre_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
+        tensor([[0., 5.],
+                [5., 0.]], dtype=torch.float64)
+    """
+    return torch.cdist(centres.double(), centres.double(), compute_mode="donot_use_mm_for_euclid_dist")
+
+
+@contextmanager
+def batch_statistics(embed: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Let the batch-norm layers behind `embed` use batch statistics and leave their running ones alone."""
+    layers = {m for module in modules_of(embed) for m in module.modules() if isinstance(m, _BatchNorm)}
+    before = [(layer, layer.training, layer.track_running_stats) for layer in layers]
+    try:
+        for layer in layers:
+            layer.training, layer.track_running_stats = True, False
+        yield
+    finally:
+        for layer, training, tracking in before:
+            layer.training, layer.track_running_stats = training, tracking
+
+
+def modules_of(embed: object) -> list[nn.Module]:
+    """The modules behind a callable: itself, a method's or partial's owner, or those a function names."""
+    if isinstance(embed, nn.Module):
+        return [embed]
+    if isinstance(embed, partial):
+        return modules_of(embed.func)
+    if ismethod(embed):
+        return modules_of(embed.__self__)
+    if isfunction(embed):
+        names = getclosurevars(embed)
+        return [value for value in (*names.nonlocals.values(), *names.globals.values()) if isinstance(value, nn.Module)]
+    return []

@@ -1,0 +1,67 @@
+"""The terms of equation (1), one pure function each, except the contrastive one (contrastive.py)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def centring_loss(z: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
+    """Mean squared distance of each embedding to the centre of its class, equation (3).
+
+    The squared distance is summed over the D components and averaged over the rows.
+
+    Args:
+        z: Embeddings, (N, D).
+        labels: Class of each row, (N,), int64 in 0..C-1.
+        centres: Class centres of equation (2), (C, D).
+
+    Returns:
+        A scalar >= 0, float32 (float64 for float64 embeddings).
+
+    Example:
+        >>> import torch
+        >>> z = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+        >>> centring_loss(z, torch.tensor([0, 1]), torch.zeros(2, 2))
+        tensor(12.5000)
+    """
+    return (at_least_float32(z) - centres[labels]).square().sum(dim=1).mean()
+
+
+def augmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of the predicted strong augmentation, equation (8).
+
+    Args:
+        logits: Output of the linear layer f_beta before its softmax, (N, C).
+        labels: Strong augmentation of each row, (N,), int64 in 0..C-1.
+
+    Returns:
+        A scalar >= 0; ln C where nothing is known.
+
+    Example:
+        >>> import torch
+        >>> augmentation_loss(torch.zeros(2, 4), torch.tensor([0, 3]))
+        tensor(1.3863)
+    """
+    return F.cross_entropy(at_least_float32(logits), labels)
+
+
+def position_loss(logits: Tensor, position: Tensor) -> Tensor:
+    """Cross-entropy of the predicted relative position of two patches, equation (9).
+
+    Args:
+        logits: Output of the head f_gamma before its softmax, (N, 8).
+        position: Neighbour the second patch is, (N,), int64 in 0..7 (row-major, centre skipped).
+
+    Returns:
+        A scalar >= 0; ln 8 where nothing is known.
+
+    Example:
+        >>> import torch
+        >>> position_loss(torch.zeros(1, 8), torch.tensor([5]))
+        tensor(2.0794)
+    """
+    return F.cross_entropy(at_least_float32(logits), position)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half-precision tensors as float32, others unchanged: directions near a centre need the bits."""
+    return x.float() if x.dtype.itemsize < 4 else x
