@@ -1,0 +1,172 @@
+"""Decoder and critic of IGD for square images of any power-of-two side from 32 to 512.
+
+Doubling and halving are fused with the convolution beside them: "nearest x2, then 3 x 3" is one transposed 4 x 4
+convolution of stride 2, and "3 x 3, then 2 x 2 mean" one 4 x 4 convolution of stride 2. Same numbers, 4/9 of the work.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SIDES = (32, 64, 128, 256, 512)
+
+
+class Decoder(nn.Module):
+    """g_phi of the paper: codes to images.
+
+    Linear to 512 x 4 x 4; 32 px: residual up-blocks of 256, 128, 64 channels and a 3 x 3 convolution (the local
+    network). Larger: up + 3 x 3 to 512, residual up-blocks (at 256 px 512, 256, 128, 64; the last of these for smaller
+    images), up + 5 x 5 to the image. The output is linear.
+
+    Args:
+        image_size: Side of the images in pixels, one of 32, 64, 128, 256, 512.
+        channels: Channels of the images.
+        code_dim: Components of a code.
+        width: Factor on the number of inner channels.
+    """
+
+    def __init__(self, image_size: int, channels: int = 3, code_dim: int = 128, width: float = 1.0) -> None:
+        super().__init__()
+        widths = [scaled(w, width) for w in block_widths(image_size)]
+        top, bottom = widths[0], widths[-1]
+        self.linear = nn.Linear(code_dim, top * 4 * 4)
+        if image_size == 32:
+            first: list[nn.Module] = []
+            last: nn.Module = nn.Conv2d(bottom, channels, 3, padding=1)
+        else:
+            first = [UpConv2d(top, top, 3)]
+            last = UpConv2d(bottom, channels, 5)
+        blocks = [UpBlock(a, b) for a, b in pairwise(widths)]
+        self.blocks = nn.Sequential(*first, *blocks, nn.BatchNorm2d(bottom), nn.ReLU(), last)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Map codes (B, code_dim) to images (B, channels, image_size, image_size)."""
+        return self.blocks(self.linear(codes).unflatten(1, (-1, 4, 4)))  # type: ignore[no-any-return]
+
+
+class Critic(nn.Module):
+    """d of the adversarial interpolation: how much of another image is mixed in, one number per sample.
+
+    The decoder mirrored, with a norm per sample (layer norm), so that no sample's value depends on the batch.
+
+    Args:
+        image_size: Side of the images in pixels, one of 32, 64, 128, 256, 512.
+        channels: Channels of the images.
+        width: Factor on the number of inner channels.
+    """
+
+    def __init__(self, image_size: int, channels: int = 3, width: float = 1.0) -> None:
+        super().__init__()
+        widths = [scaled(w, width) for w in block_widths(image_size)][::-1]
+        top = widths[-1]
+        first = nn.Conv2d(channels, widths[0], 3, padding=1) if image_size == 32 else DownConv2d(channels, widths[0], 5)
+        blocks = [DownBlock(a, b) for a, b in pairwise(widths)]
+        last = [] if image_size == 32 else [sample_norm(top), nn.ReLU(), DownConv2d(top, top, 3)]
+        self.blocks = nn.Sequential(first, *blocks, *last, sample_norm(top), nn.ReLU())
+        self.linear = nn.Linear(top * 4 * 4, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, channels, image_size, image_size) to estimates (B,)."""
+        return self.linear(self.blocks(images).flatten(1)).squeeze(1)  # type: ignore[no-any-return]
+
+
+class UpBlock(nn.Module):
+    """Residual block that doubles the side: norm, ReLU, up, conv, norm, ReLU, conv; skip: up, 1 x 1."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            UpConv2d(channels, out_channels, 3, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(),
+            nn.Conv2d(out_channels, out_channels, 3, padding=1),
+        )
+        self.skip = nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels, H, W) to (B, out_channels, 2H, 2W)."""
+        skip = F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")  # 1 x 1 and up commute
+        return self.main(x) + skip  # type: ignore[no-any-return]
+
+
+class DownBlock(nn.Module):
+    """Residual block that halves the side: norm, ReLU, conv, norm, ReLU, conv, mean pool; skip: pool, 1 x 1."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.main = nn.Sequential(
+            sample_norm(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            sample_norm(channels),
+            nn.ReLU(),
+            DownConv2d(channels, out_channels, 3),
+        )
+        self.skip = nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels, H, W) to (B, out_channels, H / 2, W / 2)."""
+        return self.main(x) + self.skip(F.avg_pool2d(x, 2))  # type: ignore[no-any-return]
+
+
+class UpConv2d(nn.Conv2d):
+    """Nearest x2 followed by a zero-padded convolution of odd kernel, as one transposed convolution."""
+
+    def __init__(self, channels: int, out_channels: int, kernel_size: int, *, bias: bool = True) -> None:
+        super().__init__(channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels, H, W) to (B, out_channels, 2H, 2W)."""
+        kernel = summed_in_pairs(self.weight.flip(2, 3)).transpose(0, 1)  # (channels, out_channels, k + 1, k + 1)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=self.kernel_size[0] // 2)
+
+
+class DownConv2d(nn.Conv2d):
+    """A zero-padded convolution of odd kernel followed by a 2 x 2 mean pool, as one convolution of stride 2."""
+
+    def __init__(self, channels: int, out_channels: int, kernel_size: int, *, bias: bool = True) -> None:
+        super().__init__(channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, channels, H, W) to (B, out_channels, H / 2, W / 2)."""
+        return F.conv2d(x, summed_in_pairs(self.weight) / 4, self.bias, stride=2, padding=self.kernel_size[0] // 2)
+
+
+def summed_in_pairs(kernel: Tensor) -> Tensor:
+    """Sum of the kernel and its three shifts by one pixel: (..., k, k) -> (..., k + 1, k + 1)."""
+    rows = F.pad(kernel, (0, 0, 1, 0)) + F.pad(kernel, (0, 0, 0, 1))
+    return F.pad(rows, (1, 0)) + F.pad(rows, (0, 1))
+
+
+def sample_norm(channels: int) -> nn.GroupNorm:
+    """Layer norm over channels and places of one sample."""
+    return nn.GroupNorm(1, channels)
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels times the width factor, at least 1."""
+    return max(1, round(channels * width))
+
+
+def block_widths(image_size: int) -> list[int]:
+    """Channels before, between and after the decoder's residual blocks; each block doubles the side.
+
+    Raises:
+        ValueError: If the size is not one of 32, 64, 128, 256, 512.
+    """
+    if image_size not in SIDES:
+        raise ValueError(f"expected an image size of {', '.join(map(str, SIDES))}, got {image_size}: resize the images")
+    if image_size == 32:
+        return [512, 256, 128, 64]
+    blocks = image_size.bit_length() - 1 - 4  # log2(side / 4) doublings, of which the first and last are no blocks
+    return [512, *[512, 512, 256, 128, 64][-blocks:]]
+
+
+def frozen_call(module: nn.Module, x: Tensor) -> Tensor:
+    """module(x) with gradients to x only: nothing reaches the module's parameters."""
+    state = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    return torch.func.functional_call(module, state, (x,))  # type: ignore[no-any-return]
