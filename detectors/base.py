@@ -1,0 +1,235 @@
+"""What every detector shares: input checks, prediction, thresholds, scores in other libraries' signs, checkpoints.
+
+To write a detector, subclass `AnomalyDetector` and give it three methods: `fit(loader)`, which returns self and ends
+with `self.remember_shape(images)`; `is_fitted()`; and `score(images)`, which maps checked images (B, C, H, W) to scores
+(B,) and maps (B, 1, H, W), higher = more anomalous. `forward`, `set_threshold`, `score_samples`, `decision_function`
+and `evaluate` then work. In `fit`, iterate with `for images in self.batches(loader)`: it unpacks tensors, tuples and
+dicts, checks them (NaN included) and moves them to the detector's device. Call `super().__init__()` first. State that
+exists only after `fit` goes into buffers: `self.register_late_buffer(name)` in `__init__`, None until
+`self.name = tensor`; a state_dict then loads into an unfitted detector. Override `after_load()` to restore Python
+values derived from buffers.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.exceptions import NotFittedError
+from torch import Tensor, nn
+from typing_extensions import Self
+
+
+class AnomalyPrediction(NamedTuple):
+    """What a detector says about a batch; field names are anomalib's, scores are raw and higher = more anomalous.
+
+    Attributes:
+        pred_score: Image scores (B,).
+        anomaly_map: Pixel scores (B, 1, H, W).
+        pred_label: (B,) bool, True = anomalous; None until `set_threshold`.
+        pred_mask: (B, 1, H, W) bool; None until `set_threshold`.
+    """
+
+    pred_score: Tensor
+    anomaly_map: Tensor
+    pred_label: Tensor | None = None
+    pred_mask: Tensor | None = None
+
+
+class AnomalyDetector(nn.Module, ABC):
+    """Base of the detectors: fitted on normal images, scores images and pixels. This module's docstring says how."""
+
+    image_shape: Tensor | None
+    image_threshold: Tensor | None
+    pixel_threshold: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._late_buffers: list[str] = []
+        self._shape: tuple[int, int, int] | None = None  # image_shape as Python numbers: forward reads no tensor
+        for name in ("image_shape", "image_threshold", "pixel_threshold"):
+            self.register_late_buffer(name)
+
+    @abstractmethod
+    def fit(self, loader: Iterable[Any]) -> Self:
+        """Fit on normal images; returns the detector itself."""
+
+    @abstractmethod
+    def is_fitted(self) -> bool:
+        """Whether `score` can be called."""
+
+    @abstractmethod
+    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Map checked images (B, C, H, W) to scores (B,) and maps (B, 1, H, W)."""
+
+    def forward(self, images: Tensor) -> AnomalyPrediction:
+        """Score images and their pixels.
+
+        Args:
+            images: Images (B, C, H, W), floating point, of the size of the training images. NaN and infinite values
+                are refused on the CPU only: elsewhere, looking for them would make the host wait.
+
+        Returns:
+            The prediction; labels and mask are None until `set_threshold`.
+
+        Raises:
+            NotFittedError: Before `fit`.
+            TypeError: If the images are no floating-point tensor.
+            ValueError: If shape or size is wrong, or values are not finite.
+        """
+        self.require_fitted()
+        check_images(images, self._shape, finite=images.device.type == "cpu" if isinstance(images, Tensor) else False)
+        pred_score, anomaly_map = self.score(images)
+        if self.image_threshold is None or self.pixel_threshold is None:
+            return AnomalyPrediction(pred_score, anomaly_map)
+        labels, masks = pred_score > self.image_threshold, anomaly_map > self.pixel_threshold
+        return AnomalyPrediction(pred_score, anomaly_map, labels, masks)
+
+    @torch.no_grad()
+    def set_threshold(self, loader: Iterable[Any], quantile: float = 0.99) -> Self:
+        """Set both thresholds from normal images only: a quantile of image scores, and one of all their pixels' scores.
+
+        Args:
+            loader: Batches of normal images as for `fit`; best images that `fit` has not seen.
+            quantile: Share of normal images (and pixels) that stay below the threshold, in (0, 1].
+
+        Returns:
+            The detector itself; predictions now hold labels and masks.
+
+        Raises:
+            NotFittedError: Before `fit`.
+            ValueError: If the quantile is out of range or there are no images.
+        """
+        if not 0 < quantile <= 1:
+            raise ValueError(f"expected a quantile in (0, 1], got {quantile}: .99 leaves 1 % of normal images above")
+        self.require_fitted()
+        predictions = [self.score(images) for images in self.batches(loader, self._shape)]
+        if not predictions:
+            raise ValueError("expected at least one batch of normal images, got none: is the loader used up?")
+        scores, maps = (
+            torch.cat([part.float().cpu().flatten() for part in parts]) for parts in zip(*predictions, strict=True)
+        )
+        device = predictions[0][0].device
+        self.image_threshold = torch.tensor(np.quantile(scores.numpy(), quantile), dtype=torch.float32, device=device)
+        self.pixel_threshold = torch.tensor(np.quantile(maps.numpy(), quantile), dtype=torch.float32, device=device)
+        return self
+
+    def decision_function(self, images: Tensor) -> npt.NDArray[np.float32]:
+        """Return image scores (B,) with PyOD's sign: higher is more abnormal."""
+        with torch.no_grad():
+            self.require_fitted()
+            check_images(images, self._shape)
+            scores: npt.NDArray[np.float32] = self.score(images.to(self.device))[0].float().cpu().numpy()
+            return scores
+
+    def score_samples(self, images: Tensor) -> npt.NDArray[np.float32]:
+        """Return image scores (B,) with scikit-learn's sign: higher is more normal."""
+        return -self.decision_function(images)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the detector's tensors live."""
+        tensor = next(self.parameters(), next(self.buffers(), None))
+        return torch.device("cpu") if tensor is None else tensor.device
+
+    def batches(self, loader: Iterable[Any], shape: tuple[int, int, int] | None = None) -> Iterator[Tensor]:
+        """Yield each batch's images, checked for being finite and of one size, on the detector's device."""
+        if isinstance(loader, Tensor):
+            raise TypeError("expected an iterable of batches, got one tensor: wrap it in a list, fit([images])")
+        for batch in loader:
+            images = unpack(batch).image
+            check_images(images, shape)
+            shape = (images.shape[1], images.shape[2], images.shape[3])
+            yield images.to(self.device)
+
+    def require_fitted(self) -> None:
+        """Raise NotFittedError before `fit`."""
+        if not self.is_fitted():
+            name = type(self).__name__
+            raise NotFittedError(f"this {name} is not fitted: call fit(loader) or load_state_dict first")
+
+    def remember_shape(self, images: Tensor) -> None:
+        """Accept only images of this size (C, H, W) from now on."""
+        self._shape = (images.shape[1], images.shape[2], images.shape[3])
+        self.image_shape = torch.tensor(self._shape, device=self.device)
+
+    def register_late_buffer(self, name: str) -> None:
+        """Register a buffer that is None until it is assigned, and that loads from a state_dict even then."""
+        self.register_buffer(name, None)
+        self._late_buffers.append(name)
+
+    def after_load(self) -> None:
+        """Restore Python values that derive from loaded buffers; call super's when overriding."""
+        if self.image_shape is not None:
+            channels, height, width = self.image_shape.tolist()
+            self._shape = (channels, height, width)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Make room for the late buffers that the checkpoint holds, and drop those it lacks."""
+        for name in self._late_buffers:
+            saved = state_dict.get(prefix + name)
+            setattr(self, name, None if saved is None else torch.empty_like(saved, device=self.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.after_load()
+
+
+class Batch(NamedTuple):
+    """One batch of a loader: images, and what is known about them."""
+
+    image: Any  # (B, C, H, W)
+    label: Any = None  # (B,) 1 or True = anomalous
+    mask: Any = None  # (B, 1, H, W) or (B, H, W), bool or 0-1
+
+
+def unpack(batch: Any) -> Batch:
+    """Read a batch: a tensor, an (image, label, mask) tuple or its beginning, a dict or an object with these names.
+
+    Names are "image", "label" or "gt_label", "mask" or "gt_mask" (anomalib's batches fit).
+
+    Raises:
+        TypeError: If no images can be found in it.
+
+    Example:
+        >>> unpack((torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))).label
+        tensor([0, 1])
+    """
+    if isinstance(batch, Tensor):
+        return Batch(batch)
+    if isinstance(batch, Mapping):
+        found = batch
+    elif isinstance(batch, (tuple, list)) and len(batch) > 0:
+        found = dict(zip(("image", "label", "mask"), batch, strict=False))
+    else:
+        names = ("image", "label", "mask", "gt_label", "gt_mask")
+        found = {name: getattr(batch, name) for name in names if hasattr(batch, name)}
+    if "image" not in found:
+        raise TypeError(
+            'expected a tensor, an (image, ...) tuple or a dict with "image" as batch, got '
+            f"{type(batch).__name__}{f' with {sorted(map(str, found))}' if found else ''}"
+        )
+    label, mask = (found[f"gt_{name}"] if f"gt_{name}" in found else found.get(name) for name in ("label", "mask"))
+    return Batch(found["image"], label, mask)
+
+
+def check_images(images: Any, shape: tuple[int, int, int] | None = None, *, finite: bool = True) -> None:
+    """Refuse what is not a batch of floating-point images (B, C, H, W), of this shape (C, H, W) where it is given.
+
+    Raises:
+        TypeError: If it is not a floating-point tensor.
+        ValueError: If the dimensions are wrong or values are not finite; the message counts them.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"expected images as a floating-point tensor, got {got}: convert, e.g. images.float() / 255")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"expected images of shape (B, C, H, W), none of them 0, got {tuple(images.shape)}")
+    if shape is not None and tuple(images.shape[1:]) != shape:
+        raise ValueError(
+            f"expected images (C, H, W) = {shape} as in training, got {tuple(images.shape[1:])}: "
+            "resize them, or fit a detector at this size"
+        )
+    if finite and not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
+        nan, infinite = int(images.isnan().sum()), int(images.isinf().sum())
+        raise ValueError(f"expected finite images, got {nan} NaN and {infinite} infinite values: check their source")
