@@ -1,0 +1,122 @@
+"""Checks of what comes in; those that read values can be switched off, since on an accelerator they wait for it."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Validate = bool | Literal["auto"]
+
+
+def check_contrastive_options(temperature: float, alpha: float, positive: str, implementation: str) -> None:
+    """Refuse options under which equation (5) has no meaning."""
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"expected a finite temperature > 0, got {temperature}")
+    if not (alpha >= 1 and math.isfinite(alpha)):
+        raise ValueError(
+            f"expected alpha >= 1, got {alpha}: below 1 samples of one class would repel each other more than those of "
+            "different classes, and the literal equation (5) would repel the positive pair itself"
+        )
+    if positive not in ("paper", "nll", "decoupled"):
+        raise ValueError(f"expected positive to be 'paper', 'nll' or 'decoupled', got {positive!r}")
+    if implementation not in ("auto", "dense", "streaming"):
+        raise ValueError(f"expected implementation to be 'auto', 'dense' or 'streaming', got {implementation!r}")
+
+
+def check_views(
+    z_a: Tensor, z_b: Tensor, labels: Tensor, centres: Tensor, *, validate: Validate, smallest: int
+) -> None:
+    """Check two views of each image, their classes and the centres."""
+    check_embeddings("z_a", z_a, dim=centres.shape[-1])
+    check_embeddings("z_b", z_b, dim=centres.shape[-1])
+    if z_a.shape != z_b.shape:
+        raise ValueError(f"expected both views in one shape, got z_a {tuple(z_a.shape)} and z_b {tuple(z_b.shape)}")
+    check_classes("labels", labels, len(z_a))
+    if len(z_a) < smallest:
+        raise ValueError(
+            f"expected at least {smallest} images (rows of z_a), got {len(z_a)}: there is nothing to contrast with"
+        )
+    if reads_values(validate, z_a):
+        check_finite("z_a", z_a)
+        check_finite("z_b", z_b)
+        check_range("labels", labels, len(centres))
+
+
+def check_patch_pairs(patch_pairs: tuple[Tensor, Tensor, Tensor], dim: int, validate: Validate) -> None:
+    """Check embeddings of two patches and their relative position."""
+    if not (isinstance(patch_pairs, tuple) and len(patch_pairs) == 3):
+        raise TypeError("expected patch_pairs to be a tuple (z_first, z_second, position)")
+    z_first, z_second, position = patch_pairs
+    check_embeddings("z_first", z_first, dim=dim)
+    check_embeddings("z_second", z_second, dim=dim)
+    if z_first.shape != z_second.shape:
+        raise ValueError(
+            f"expected both patches in one shape, got z_first {tuple(z_first.shape)} and z_second "
+            f"{tuple(z_second.shape)}"
+        )
+    check_classes("position", position, len(z_first))
+    if len(position) == 0:
+        raise ValueError("expected at least one patch pair, got none: pass patch_pairs=None to leave the term out")
+    if reads_values(validate, z_first):
+        check_finite("z_first", z_first)
+        check_finite("z_second", z_second)
+        check_range("position", position, 8)
+
+
+def check_features(features: tuple[Tensor, Tensor] | None, dim: int | None, count: int, validate: Validate) -> None:
+    """Check what the augmentation head sees in place of the embeddings."""
+    if (features is None) != (dim is None):
+        raise ValueError(
+            "expected features=(features_a, features_b) exactly when augmentation_dim is given; got "
+            f"augmentation_dim={dim} and {'no ' if features is None else ''}features"
+        )
+    if features is None or dim is None:
+        return
+    for name, feature in zip(("features[0]", "features[1]"), features, strict=True):
+        check_embeddings(name, feature, dim=dim)
+        if len(feature) != count:
+            raise ValueError(f"expected {name} of {count} rows like the embeddings, got {len(feature)}")
+        if reads_values(validate, feature):
+            check_finite(name, feature)
+
+
+def check_embeddings(name: str, z: Tensor, *, dim: int) -> None:
+    """Check for a floating tensor (N, dim)."""
+    if not isinstance(z, Tensor):
+        raise TypeError(f"expected {name} to be a tensor, got {type(z).__name__}")
+    if not z.is_floating_point():
+        raise TypeError(f"expected {name} to be floating, got {z.dtype}: convert it with .float()")
+    if z.dim() != 2 or z.shape[1] != dim:
+        raise ValueError(f"expected {name} of shape (N, {dim}), got {tuple(z.shape)}: one embedding a row")
+
+
+def check_classes(name: str, classes: Tensor, count: int) -> None:
+    """Check for an int64 tensor (count,)."""
+    if not isinstance(classes, Tensor):
+        raise TypeError(f"expected {name} to be a tensor, got {type(classes).__name__}")
+    if classes.dtype != torch.int64:
+        raise TypeError(f"expected {name} to be int64, got {classes.dtype}: convert it with .long()")
+    if classes.shape != (count,):
+        raise ValueError(f"expected {name} of shape ({count},), one for each embedding, got {tuple(classes.shape)}")
+
+
+def reads_values(validate: Validate, z: Tensor) -> bool:
+    """Whether to check values too."""
+    if validate == "auto":
+        return z.device.type == "cpu" and not torch.compiler.is_compiling()
+    return bool(validate)
+
+
+def check_finite(name: str, z: Tensor) -> None:
+    """Check that there is no NaN or infinity."""
+    if not z.isfinite().all():
+        bad = (~z.isfinite()).any(dim=1).nonzero().flatten().tolist()
+        raise ValueError(f"expected finite {name}, got NaN or infinity in rows {bad[:10]}: lower the learning rate?")
+
+
+def check_range(name: str, classes: Tensor, count: int) -> None:
+    """Check that all classes lie in 0..count-1."""
+    if classes.numel() and not 0 <= classes.min() <= classes.max() < count:
+        low, high = classes.min().item(), classes.max().item()
+        raise ValueError(f"expected {name} in 0..{count - 1}, got {low}..{high}")

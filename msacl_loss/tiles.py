@@ -1,0 +1,107 @@
+"""Points ordered by class, and the tiles of their symmetric similarity matrix.
+
+Ordered by class, kappa is constant on a few blocks of a tile. With the two views of an image adjacent, what a row must
+not see (itself and its positive) lies in 2 x 2 blocks on the diagonal.
+"""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+TILE_CPU = 512  # rows and columns: 1 MiB of float32 stays in a processor's cache
+TILE_ACCELERATOR = 2048
+
+
+class Points(NamedTuple):
+    """Unit vectors ordered by class: the B own pairs first, then the M others (of other processes)."""
+
+    vectors: Tensor  # (2B + M, D)
+    labels: Tensor  # (2B + M,)
+    own_order: Tensor  # (B,)
+    other_order: Tensor  # (M,)
+
+    @property
+    def num_own(self) -> int:
+        """Number of own rows, 2B."""
+        return 2 * len(self.own_order)
+
+
+class Chunk(NamedTuple):
+    """A run of ordered points, and the part of it each class takes (None where to read that is a host sync)."""
+
+    span: slice
+    classes: dict[int, slice] | None
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return int(self.span.stop - self.span.start)
+
+
+class Tile(NamedTuple):
+    """A rectangle of the similarity matrix."""
+
+    rows: Chunk
+    columns: Chunk
+
+    @property
+    def on_diagonal(self) -> bool:
+        """Whether the tile holds pairs of a point with itself."""
+        return self.rows.span == self.columns.span
+
+
+def arrange(pairs: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor) -> Points:
+    """Order own pairs (B, 2, D) and others (M, D) by class."""
+    own_order, other_order = labels.argsort(), other_labels.argsort()
+    vectors = pairs[own_order].flatten(0, 1)  # (2B, D)
+    ordered_labels = labels[own_order].repeat_interleave(2)
+    if len(others):
+        vectors = torch.cat((vectors, others[other_order]))
+        ordered_labels = torch.cat((ordered_labels, other_labels[other_order]))
+    return Points(vectors, ordered_labels, own_order, other_order)
+
+
+def upper_tiles(points: Points) -> Iterator[Tile]:
+    """Tiles that hold each pair of own rows once (twice on the diagonal) and each own row with each other."""
+    rows = chunks(points.labels, 0, points.num_own)
+    others = chunks(points.labels, points.num_own, len(points.labels))
+    for index, row in enumerate(rows):
+        for column in rows[index:] + others:
+            yield Tile(row, column)
+
+
+def chunks(labels: Tensor, start: int, stop: int) -> list[Chunk]:
+    """Cut ordered points into runs of even length, as equal as they can be."""
+    size = TILE_CPU if labels.device.type == "cpu" else TILE_ACCELERATOR
+    count = -(-(stop - start) // size)
+    edges = [start + (stop - start) // 2 * i // count * 2 for i in range(count)] + [stop]
+    return [Chunk(slice(a, b), class_runs(labels[a:b])) for a, b in pairwise(edges)]
+
+
+def class_runs(ordered_labels: Tensor) -> dict[int, slice] | None:
+    """Where each class lies in ordered labels."""
+    if ordered_labels.device.type != "cpu":
+        return None
+    changes = ordered_labels.diff().nonzero().flatten() + 1
+    edges = [0, *changes.tolist(), len(ordered_labels)]
+    return {int(ordered_labels[a]): slice(a, b) for a, b in pairwise(edges)}
+
+
+def scale_same_class(values: Tensor, tile: Tile, points: Points, factor: float) -> None:
+    """Multiply those entries of a tile, in place, whose row and column are of one class."""
+    if tile.rows.classes is None or tile.columns.classes is None:
+        same = points.labels[tile.rows.span, None] == points.labels[tile.columns.span]
+        values.mul_(torch.where(same, values.new_full((), factor), 1.0))
+        return
+    for label in tile.rows.classes.keys() & tile.columns.classes.keys():
+        values[tile.rows.classes[label], tile.columns.classes[label]].mul_(factor)
+
+
+def fill_own_image(values: Tensor, tile: Tile, value: float) -> None:
+    """Overwrite, in place, the entries of a diagonal tile whose row and column are views of one image."""
+    if tile.on_diagonal:
+        images = len(values) // 2
+        values.view(images, 2, images, 2).diagonal(dim1=0, dim2=2).fill_(value)
