@@ -1,0 +1,246 @@
+"""Pre-train an encoder on healthy images with MSACL (or its predecessor CCD).
+
+    python examples/pretrain.py --data DIR --out DIR
+    python examples/pretrain.py --data DIR --out DIR --resume          # goes on at the epoch where it stopped
+    torchrun --nproc-per-node 2 examples/pretrain.py --data DIR --out DIR
+
+Writes DIR/encoder.pt (read by train_padim.py and train_igd.py) and DIR/checkpoint.pt. Each epoch prints the four terms
+of eq. (1), the accuracy of term (8) and the distances between and within the classes: look at them, the method
+helps only where the classes are learnt.
+"""
+
+import argparse
+import os
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from data import Batches, read_folder
+from encoders import ARCHITECTURES, INITS, Encoder, make_backbone, save_backbone
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import update_bn
+from tqdm import tqdm
+
+from medmix import MedMix, MultiClassViews, NeighbourPatches, PermutationClasses, WeakAugmentation
+from msacl_loss import LossTerms, MSACLLoss, estimate_centres
+
+NUM_CLASSES = 4
+
+
+@dataclass
+class Config:
+    """Options of a pre-training; the defaults are those of method.md where the paper is silent."""
+
+    size: int = 64
+    arch: str = "resnet18"
+    init: str = "random"
+    method: str = "msacl"
+    strong: str = "medmix"
+    epochs: int = 20
+    batch_size: int = 32
+    lr: float = 0.01
+    temperature: float = 0.2
+    alpha: float = 2.0
+    lesion_min: float = 1 / 4
+    lesion_max: float = 1 / 2.3
+    crop_min: float = 0.8
+    centring_weight: float = 1.0
+    seed: int = 0
+    device: str = "cpu"
+
+
+class TrainingStep(nn.Module):
+    """Images -> views and patch pairs -> embeddings -> the terms of eq. (1)."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        backbone, width = make_backbone(config.arch, config.init)
+        self.encoder = Encoder(backbone, width)
+        msacl = config.method == "msacl"
+        strong = MedMix(size=(config.lesion_min, config.lesion_max)) if msacl else PermutationClasses()
+        weak = WeakAugmentation(config.size, scale=(config.crop_min, 1.0))
+        self.views = MultiClassViews(strong=strong, weak=weak, num_classes=NUM_CLASSES)
+        self.patches = NeighbourPatches(config.size // 4)
+        self.criterion = MSACLLoss(
+            num_classes=NUM_CLASSES,
+            temperature=config.temperature,
+            alpha=config.alpha if msacl else 1.0,
+            weights=(config.centring_weight if msacl else 0.0, 1.0, 1.0, 1.0),
+        )
+
+    def forward(self, images: Tensor, generator: torch.Generator) -> tuple[LossTerms, Tensor, Tensor]:
+        """Return the loss terms, and this process's embeddings (2N, D) with their classes (2N,).
+
+        Every process draws the views of the whole batch and embeds its share: draws and lesion donors are then
+        those of a single process.
+        """
+        view_a, view_b, labels = (own_rows(t) for t in self.views(images, generator=generator))
+        first, second, position = (own_rows(t) for t in self.patches(images, generator=generator))
+        z_a, z_b = self.encoder(torch.cat([view_a, view_b])).chunk(2)
+        z_first, z_second = self.encoder(torch.cat([first, second])).chunk(2)
+        terms = self.criterion(z_a, z_b, labels, patch_pairs=(z_first, z_second, position))
+        return terms, torch.cat([z_a, z_b]).detach(), labels.repeat(2)
+
+
+class Pretraining:
+    """A run that can be stopped and resumed after any epoch.
+
+    Args:
+        images: Healthy images (N, 3, S, S), uint8.
+        config: Options.
+    """
+
+    def __init__(self, images: Tensor, config: Config) -> None:
+        torch.manual_seed(config.seed)  # the initial weights
+        self.config = config
+        self.generator = torch.Generator(config.device).manual_seed(config.seed)
+        order = torch.Generator().manual_seed(config.seed)
+        self.batches = Batches(images, batch_size=config.batch_size, generator=order, drop_last=True)
+        self.plain_batches = Batches(images, batch_size=config.batch_size)
+        self.step = TrainingStep(config).to(config.device)
+        self.model = DistributedDataParallel(self.step) if dist.is_initialized() else self.step
+        self.optimiser = torch.optim.SGD(self.step.parameters(), lr=config.lr, momentum=0.9, weight_decay=3e-4)
+        steps = config.epochs * len(self.batches)
+        self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps)
+        self.epoch = 0
+
+    def set_centres(self) -> None:
+        """Eq. (2): the classes' mean embeddings before the first step; CCD centres nothing."""
+        criterion = self.step.criterion
+        if self.config.method == "ccd":
+            criterion.set_centres(torch.zeros(NUM_CLASSES, 128, device=self.config.device))
+            return
+        views = (self.step.views(x.to(self.config.device), generator=self.generator) for x in self.batches)
+        batches = ((own_rows(torch.cat([a, b])), own_rows(labels.repeat(2))) for a, b, labels in views)
+        criterion.set_centres(estimate_centres(self.step.encoder, batches, num_classes=NUM_CLASSES))
+
+    def train_epoch(self, progress: bool = True) -> dict[str, float]:
+        """One pass over the images; returns the epoch's mean terms and class statistics."""
+        self.model.train()
+        rows = []
+        for images in tqdm(self.batches, desc=f"epoch {self.epoch + 1}", disable=not progress, leave=False):
+            terms, z, labels = self.model(images.to(self.config.device), self.generator)
+            self.optimiser.zero_grad(set_to_none=True)
+            terms.total.backward()
+            self.optimiser.step()
+            self.schedule.step()
+            rows.append({**{k: v.detach() for k, v in terms._asdict().items()}, **self.class_statistics(z, labels)})
+        self.epoch += 1
+        return {key: float(torch.stack([row[key] for row in rows]).mean()) for key in rows[0]}
+
+    @torch.no_grad()
+    def class_statistics(self, z: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        """Accuracy of term (8), and the classes' distances: are they learnt?"""
+        predicted = self.step.criterion.augmentation_head(z).argmax(1)
+        means = torch.stack([z[labels == n].mean(0) for n in range(NUM_CLASSES)])
+        within = (z - means[labels]).norm(dim=1).mean()
+        between = torch.pdist(means)
+        accuracy = (predicted == labels).float().mean()
+        return {"accuracy": accuracy, "within": within, "between_min": between.min(), "between_max": between.max()}
+
+    def finished_backbone(self) -> nn.Module:
+        """The backbone with batch-norm statistics of plain images, which is what detectors feed it.
+
+        Training leaves a mixture of the statistics of augmented views and of small patches.
+        """
+        backbone = self.step.encoder.backbone
+        update_bn(self.plain_batches, backbone, device=self.config.device)
+        return backbone.eval()
+
+    def state_dict(self) -> dict[str, object]:
+        """All that `load_state_dict` needs to go on as if nothing had happened."""
+        parts = {"step": self.step, "optimiser": self.optimiser, "schedule": self.schedule}
+        generators = {"generator": self.generator.get_state(), "order": self.batches.generator.get_state()}
+        return {name: part.state_dict() for name, part in parts.items()} | generators | {"epoch": self.epoch}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore what `state_dict` returned."""
+        self.step.load_state_dict(state["step"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"].cpu())
+        self.batches.generator.set_state(state["order"].cpu())
+        self.epoch = state["epoch"]
+
+
+def own_rows(rows: Tensor) -> Tensor:
+    """This process's share of the rows of a batch; all of them where there is one process."""
+    return rows[dist.get_rank() :: dist.get_world_size()] if dist.is_initialized() else rows
+
+
+def describe(epoch: int, row: dict[str, float]) -> str:
+    """One line about an epoch."""
+    return (
+        f"epoch {epoch:3d}  total {row['total']:.3f}  (3) {row['centring']:.3f}  (5) {row['contrastive']:.3f}  "
+        f"(8) {row['augmentation']:.3f}  accuracy {row['accuracy']:.2f}  (9) {row['position']:.3f}  "
+        f"class centres {row['between_min']:.2f}-{row['between_max']:.2f} apart, within {row['within']:.2f}"
+    )
+
+
+def pretrain(
+    images: Tensor,
+    config: Config,
+    out: Path | None = None,
+    resume: bool = False,
+    history: list[dict[str, float]] | None = None,
+) -> nn.Module:
+    """Run a whole pre-training and return the backbone.
+
+    Args:
+        images: Healthy images (N, 3, S, S), uint8.
+        config: Options.
+        out: Folder for checkpoint.pt after each epoch and encoder.pt at the end; None writes nothing.
+        resume: Go on from the folder's checkpoint.pt.
+        history: A list that gets the statistics of each epoch.
+    """
+    main_process = not dist.is_initialized() or dist.get_rank() == 0
+    run = Pretraining(images, config)
+    if resume:
+        run.load_state_dict(torch.load(out / "checkpoint.pt", map_location=config.device, weights_only=True))
+    else:
+        run.set_centres()
+    while run.epoch < config.epochs:
+        row = run.train_epoch(progress=main_process)
+        if history is not None:
+            history.append(row)
+        if main_process:
+            tqdm.write(describe(run.epoch, row))
+        if main_process and out is not None:
+            torch.save(run.state_dict(), out / "checkpoint.pt.part")
+            os.replace(out / "checkpoint.pt.part", out / "checkpoint.pt")  # a stop in mid-write loses nothing
+    backbone = run.finished_backbone()
+    if main_process and out is not None:
+        save_backbone(backbone, config.arch, out / "encoder.pt")
+    return backbone
+
+
+def parse_args() -> tuple[argparse.Namespace, Config]:
+    """Read the command line: --data, --out, --resume and one option per field of `Config`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/normal")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true")
+    choices = {"arch": ARCHITECTURES, "init": INITS, "method": ("msacl", "ccd")}
+    for field in fields(Config):
+        option = "--" + field.name.replace("_", "-")
+        parser.add_argument(option, type=field.type, default=field.default, choices=choices.get(field.name))
+    args = parser.parse_args()
+    return args, Config(**{field.name: getattr(args, field.name) for field in fields(Config)})
+
+
+def main() -> None:
+    """Command line."""
+    args, config = parse_args()
+    if "WORLD_SIZE" in os.environ:  # started by torchrun
+        dist.init_process_group("nccl" if config.device.startswith("cuda") else "gloo")
+    args.out.mkdir(parents=True, exist_ok=True)
+    print(asdict(config))
+    pretrain(read_folder(args.data, config.size).train, config, args.out, args.resume)
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
