@@ -1,1 +1,6 @@
-"""Interpolated Gaussian descriptor (IGD)."""
+"""IGD: interpolated Gaussian descriptor."""
+
+from detectors.igd.igd import IGD
+from detectors.igd.losses import IGDLosses
+
+__all__ = ["IGD", "IGDLosses"]

@@ -49,7 +49,8 @@ class Decoder(nn.Module):
 class Critic(nn.Module):
     """d of the adversarial interpolation: how much of another image is mixed in, one number per sample.
 
-    The decoder mirrored, with a norm per sample (layer norm), so that no sample's value depends on the batch.
+    The decoder mirrored, then a mean over places and one linear unit. Its norm is per sample (layer norm), so that no
+    sample's value depends on the batch.
 
     Args:
         image_size: Side of the images in pixels, one of 32, 64, 128, 256, 512.
@@ -65,11 +66,11 @@ class Critic(nn.Module):
         blocks = [DownBlock(a, b) for a, b in pairwise(widths)]
         last = [] if image_size == 32 else [sample_norm(top), nn.ReLU(), DownConv2d(top, top, 3)]
         self.blocks = nn.Sequential(first, *blocks, *last, sample_norm(top), nn.ReLU())
-        self.linear = nn.Linear(top * 4 * 4, 1)
+        self.linear = nn.Linear(top, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, channels, image_size, image_size) to estimates (B,)."""
-        return self.linear(self.blocks(images).flatten(1)).squeeze(1)  # type: ignore[no-any-return]
+        return self.linear(self.blocks(images).mean((2, 3))).squeeze(1)  # type: ignore[no-any-return]
 
 
 class UpBlock(nn.Module):

@@ -1,0 +1,70 @@
+"""What IGD needs of a backbone: pooled features, one row per image."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+
+class PooledFeatures(nn.Module):
+    """A copy of a backbone whose output is (B, F), for images of one or more channels.
+
+    A last layer named `fc` (torchvision's ResNet) is left out; feature maps (B, F, h, w) are averaged over places;
+    1-channel images are repeated where the first convolution takes 3.
+
+    Args:
+        backbone: Module that maps images (B, C, H, W) to pooled features (B, F) or feature maps (B, F, h, w).
+        frozen: Keep its parameters, and its batch-norm statistics, as they are.
+
+    Raises:
+        TypeError: If the backbone is not a module.
+    """
+
+    def __init__(self, backbone: nn.Module, frozen: bool) -> None:
+        super().__init__()
+        if not isinstance(backbone, nn.Module):
+            raise TypeError(f"expected backbone to be a torch.nn.Module, got {type(backbone).__name__}")
+        self.frozen = frozen
+        self.module = copy.deepcopy(backbone).requires_grad_(not frozen)
+        if isinstance(getattr(self.module, "fc", None), nn.Linear):
+            self.module.fc = nn.Identity()
+        convolutions = (m for m in self.module.modules() if isinstance(m, nn.Conv2d))
+        self.in_channels = next((c.in_channels for c in convolutions), None)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> "PooledFeatures":
+        """Set the mode; a frozen backbone stays in evaluation mode."""
+        super().train(mode)
+        self.module.train(mode and not self.frozen)
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images (B, C, H, W) to features (B, F)."""
+        if images.shape[1] == 1 and self.in_channels == 3:
+            images = images.expand(-1, 3, -1, -1)
+        features: Tensor = self.module(images)
+        return features.mean((2, 3)) if features.ndim == 4 else features
+
+
+@torch.no_grad()
+def feature_width(backbone: PooledFeatures, side: int, channels: int) -> int:
+    """Number of features, found by running one black image.
+
+    Raises:
+        ValueError: If the backbone does not take such images or does not return (B, F).
+    """
+    mode = backbone.training
+    tensor = next(backbone.parameters(), torch.empty(0))
+    black = torch.zeros(1, channels, side, side, device=tensor.device)
+    try:
+        features = backbone.eval()(black)
+    except RuntimeError as error:
+        raise ValueError(
+            f"expected a backbone for {channels} x {side} x {side} images, but it failed: {error}"
+        ) from error
+    finally:
+        backbone.train(mode)
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise ValueError(f"expected a backbone that returns pooled features (B, F), got {got}: add pooling and flatten")
+    return features.shape[1]

@@ -1,0 +1,127 @@
+"""One IGD model at one input size: codes, decoder, critic and the Gaussian classifier's centre and sigma."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detectors.igd.losses import (
+    IGDLosses,
+    centre_and_sigma,
+    classification_loss,
+    critic_loss,
+    interpolate_codes,
+    interpolation_loss,
+    normality,
+    reconstruction_error,
+)
+from detectors.igd.networks import Critic, Decoder, frozen_call
+
+ANCHOR_SHARE = 0.2  # gamma of the critic's loss: share of the image in its blend with the reconstruction
+INTERPOLATION_WEIGHT = 0.1
+
+
+class TrainingPass(NamedTuple):
+    """What one batch gives: the losses of encoder, decoder and critic are functions of these."""
+
+    images: Tensor  # (B, C, H, H)
+    codes: Tensor  # (B, D)
+    reconstructions: Tensor  # (B, C, H, H)
+    interpolations: Tensor  # (B, C, H, H)
+    alpha: Tensor  # (B,)
+
+
+class IGDModel(nn.Module):
+    """Gaussian anomaly classifier, auto-encoder and interpolation critic on the features of a backbone.
+
+    Args:
+        side: Side of the square images in pixels, one of 32, 64, 128, 256, 512.
+        channels: Channels of the images.
+        num_features: Width of the backbone's pooled features.
+        code_dim: Components of a code.
+        width: Factor on the channels of decoder and critic.
+        rho: Weight of the absolute error in eq. (11).
+        data_range: Largest minus smallest possible pixel value.
+    """
+
+    centre: Tensor
+    sigma: Tensor
+
+    def __init__(
+        self, side: int, channels: int, num_features: int, code_dim: int, width: float, rho: float, data_range: float
+    ) -> None:
+        super().__init__()
+        self.rho, self.data_range = rho, data_range
+        self.project = nn.Linear(num_features, code_dim)
+        self.decoder = Decoder(side, channels, code_dim, width)
+        self.critic = Critic(side, channels, width)
+        self.register_buffer("centre", torch.full((code_dim,), torch.nan))
+        self.register_buffer("sigma", torch.tensor(torch.nan))
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Map features (B, F) to reconstructions (B, C, H, H) and likelihoods h (B,) of being normal."""
+        codes = self.project(features)
+        return self.decoder(codes), normality(codes, self.centre, self.sigma)
+
+    def training_pass(self, images: Tensor, features: Tensor, generator: torch.Generator | None) -> TrainingPass:
+        """Reconstruct a batch and decode interpolations between its codes."""
+        codes = self.project(features)
+        alpha = 0.5 * torch.rand(len(codes), device=codes.device, generator=generator)
+        interpolations = self.decoder(interpolate_codes(codes, alpha))
+        return TrainingPass(images, codes, self.decoder(codes), interpolations, alpha)
+
+    def losses(self, batch: TrainingPass) -> IGDLosses:
+        """What encoder and decoder minimise; no gradient reaches the critic's parameters."""
+        error = reconstruction_error(
+            batch.images, batch.reconstructions, rho=self.rho, data_range=self.data_range
+        ).mean()
+        anomaly = classification_loss(batch.codes, self.centre, self.sigma)
+        smooth = INTERPOLATION_WEIGHT * interpolation_loss(frozen_call(self.critic, batch.interpolations))
+        return IGDLosses(error + anomaly + smooth, error, anomaly, smooth)
+
+    def critic_loss(self, batch: TrainingPass) -> Tensor:
+        """What the critic minimises; no gradient reaches encoder and decoder."""
+        reconstructions = batch.reconstructions.detach()
+        anchors = torch.lerp(reconstructions, batch.images.to(reconstructions.dtype), ANCHOR_SHARE)
+        estimates = self.critic(torch.cat([batch.interpolations.detach(), anchors]))
+        return critic_loss(estimates[: len(anchors)], batch.alpha, estimates[len(anchors) :])
+
+    def set_gaussian(self, mean: Tensor, mean_square: Tensor) -> None:
+        """Set centre, then sigma, from the training codes' mean (D,) and mean squared distance to it."""
+        centre, sigma = centre_and_sigma(mean, mean_square)
+        self.centre.copy_(centre)
+        self.sigma.copy_(sigma)
+
+    def generator_parameters(self) -> list[nn.Parameter]:
+        """Parameters of encoder and decoder."""
+        return [*self.project.parameters(), *self.decoder.parameters()]
+
+
+class CodeMoments:
+    """Mean of codes and mean squared distance to it, streamed in float64 by Chan's update."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Tensor | float = 0.0
+        self.sum_square: Tensor | float = 0.0
+
+    def update(self, codes: Tensor) -> None:
+        """Take in codes (B, D)."""
+        codes = codes.double()
+        count, mean = len(codes), codes.mean(0)
+        total, shift = self.count + count, mean - self.mean
+        self.sum_square = (
+            self.sum_square + (codes - mean).square().sum() + shift.square().sum() * (self.count * count / total)
+        )
+        self.mean = self.mean + shift * (count / total)
+        self.count = total
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Mean code (D,) and mean squared distance to it.
+
+        Raises:
+            ValueError: If no codes were taken in.
+        """
+        if self.count == 0:
+            raise ValueError("expected at least one batch of normal images, got none: is the loader used up?")
+        return torch.as_tensor(self.mean), torch.as_tensor(self.sum_square) / self.count

@@ -1,0 +1,29 @@
+"""Cutting images into overlapping square patches, and averaging patches back into images."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SIDE = 32
+STRIDE = 16
+
+
+def cut_patches(images: Tensor) -> Tensor:
+    """Cut (B, C, H, W) into all patches (B * n, C, 32, 32) at stride 16, those of an image together, row by row."""
+    windows = images.unfold(2, SIDE, STRIDE).unfold(3, SIDE, STRIDE)  # (B, C, rows, columns, 32, 32)
+    return windows.permute(0, 2, 3, 1, 4, 5).reshape(-1, images.shape[1], SIDE, SIDE)
+
+
+def patches_per_image(image_size: int) -> int:
+    """How many patches `cut_patches` makes of a square image."""
+    return int(((image_size - SIDE) // STRIDE + 1) ** 2)
+
+
+def average_patches(patches: Tensor, image_size: int) -> Tensor:
+    """Put patches (B * n, 1, 32, 32) back at their places, averaged where they overlap: (B, 1, H, H)."""
+    count = patches_per_image(image_size)
+    columns = patches.reshape(-1, count, SIDE * SIDE).mT  # (B, 32 * 32, n)
+    size = (image_size, image_size)
+    total = F.fold(columns, size, SIDE, stride=STRIDE)
+    coverage = F.fold(torch.ones_like(columns[:1]), size, SIDE, stride=STRIDE)
+    return total / coverage

@@ -1,0 +1,151 @@
+"""The schedule of IGD's training: Gaussian refresh, one critic step per step, decay, checkpoints."""
+
+import importlib
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from detectors.igd.igd import IGD
+
+BETAS = (0.0, 0.9)
+WEIGHT_DECAY = 1e-6
+DECAY_POWER = 0.9
+StepCallback = Callable[[int, dict[str, Tensor]], None]
+
+
+class Training:
+    """A fit that can be stopped and resumed after any epoch.
+
+    Args:
+        detector: The detector to train.
+        loader: Batches of normal images; has a length and can be iterated anew.
+        epochs: Passes over the loader; the learning rate reaches 0 at their end.
+        lr: Learning rate at the start.
+        refresh_every: Epochs between two refreshes of centre and sigma.
+        generator: Draws the shares of the interpolations.
+    """
+
+    def __init__(
+        self,
+        detector: "IGD",
+        loader: Any,
+        epochs: int,
+        lr: float,
+        refresh_every: int,
+        generator: torch.Generator | None,
+    ) -> None:
+        if epochs < 1 or refresh_every < 1 or len(loader) == 0:
+            got = f"{epochs}, {refresh_every} and {len(loader)}"
+            raise ValueError(f"expected at least 1 epoch, refresh_every and batch of images, got {got}")
+        self.detector, self.loader, self.epochs = detector, loader, epochs
+        self.lr, self.refresh_every, self.generator = lr, refresh_every, generator
+        self.optimisers = {
+            scale: (
+                torch.optim.Adam(detector.generator_parameters(scale), lr, BETAS, weight_decay=WEIGHT_DECAY),
+                torch.optim.Adam(detector.critic_parameters(scale), lr, BETAS),
+            )
+            for scale in detector.scales
+        }
+        self.epoch = 0
+        self.steps = 0
+
+    def run_epoch(self, progress: bool, on_step: StepCallback | None) -> None:
+        """One pass over the loader, after the refresh where one is due."""
+        if self.epoch % self.refresh_every == 0:
+            self.detector.refresh(self.loader)
+        self.detector.train()
+        bar = with_progress(self.loader, f"epoch {self.epoch + 1}/{self.epochs}", progress)
+        for images in self.detector.batches(bar, self.detector.input_shape):
+            terms = self.step(images)
+            if on_step is not None:
+                on_step(self.epoch, terms)
+        self.epoch += 1
+
+    def step(self, images: Tensor) -> dict[str, Tensor]:
+        """Train every model on a batch; returns the loss terms by "<scale>/<term>", detached."""
+        decay = (1 - self.steps / (self.epochs * len(self.loader))) ** DECAY_POWER
+        terms: dict[str, Tensor] = {}
+        for scale in self.detector.scales:
+            for part in self.detector.step_batches(images, scale):
+                last = self.model_step(scale, part, self.lr * decay)
+            terms.update({f"{scale}/{name}": value for name, value in last.items()})
+        self.steps += 1
+        return terms
+
+    def model_step(self, scale: str, images: Tensor, lr: float) -> dict[str, Tensor]:
+        """One step of encoder and decoder, then one of the critic, on images of the model's own size."""
+        model = self.detector.model(scale)
+        batch = model.training_pass(images, self.detector.features(images, scale), self.generator)
+        losses, critic = model.losses(batch), model.critic_loss(batch)
+        for optimiser, loss in zip(self.optimisers[scale], (losses.total, critic), strict=True):
+            optimiser.param_groups[0]["lr"] = lr
+            optimiser.zero_grad(set_to_none=True)
+            torch.autograd.backward(loss)
+            optimiser.step()
+        return {name: value.detach() for name, value in (losses._asdict() | {"critic": critic}).items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on as if nothing had happened."""
+        return {
+            "detector": self.detector.state_dict(),
+            "optimisers": {s: [o.state_dict() for o in pair] for s, pair in self.optimisers.items()},
+            "epoch": self.epoch,
+            "epochs": self.epochs,
+            "steps": self.steps,
+            "random": [generator.get_state() for generator in self.generators()],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned.
+
+        Raises:
+            ValueError: If the checkpoint's run had another number of epochs, on which the learning rate depends.
+        """
+        if state["epochs"] != self.epochs:
+            raise ValueError(
+                f"expected a checkpoint of a run of {self.epochs} epochs, got one of {state['epochs']}: "
+                f"resume with epochs={state['epochs']}, or start anew without resume"
+            )
+        self.detector.load_state_dict(state["detector"])
+        for scale, pair in self.optimisers.items():
+            for optimiser, saved in zip(pair, state["optimisers"][scale], strict=True):
+                optimiser.load_state_dict(saved)
+        self.epoch, self.steps = state["epoch"], state["steps"]
+        for generator, saved in zip(self.generators(), state["random"], strict=True):
+            generator.set_state(saved.cpu())
+
+    def generators(self) -> list[torch.Generator]:
+        """The sources of randomness of a run: torch's own, the loader's where it has one, the interpolations'."""
+        device = self.detector.device
+        cuda = [torch.cuda.default_generators[device.index or 0]] if device.type == "cuda" else []
+        own = [getattr(self.loader, "generator", None), self.generator]
+        return [torch.default_generator, *cuda, *(g for g in own if isinstance(g, torch.Generator))]
+
+    def load(self, file: str | Path | None) -> None:
+        """Go on from a checkpoint file."""
+        if file is None:
+            raise ValueError("expected the checkpoint to resume from, got None: pass checkpoint=FILE with resume=True")
+        self.load_state_dict(torch.load(file, map_location=self.detector.device, weights_only=True))
+
+    def save(self, file: Path) -> None:
+        """Write the state so that a stop in mid-write loses nothing."""
+        part = file.with_suffix(file.suffix + ".part")
+        torch.save(self.state_dict(), part)
+        os.replace(part, file)
+
+
+def with_progress(loader: Any, description: str, progress: bool) -> Iterable[Any]:
+    """The loader, under a bar where that is wanted; where tqdm is not installed, the description is printed instead."""
+    if not progress:
+        return loader  # type: ignore[no-any-return]
+    try:
+        bar = importlib.import_module("tqdm").tqdm
+    except ImportError:
+        print(description, flush=True)
+        return loader  # type: ignore[no-any-return]
+    return bar(loader, desc=description, leave=False)  # type: ignore[no-any-return]
