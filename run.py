@@ -20,7 +20,7 @@ JOBS = {"quickstart": ["examples/quickstart.py"], "test": ["-m", "pytest"]}
 
 def main() -> int:
     """Set up the environment, then run the job named on the command line."""
-    if sys.version_info < (3, 10):
+    if sys.version_info < (3, 10):  # noqa: UP036 - this is the message that an old Python should give
         sys.exit(f"msacl needs Python 3.10 or newer, but this is {sys.version.split()[0]}: run it with a newer python3")
     if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
         sys.exit(f"expected one of {', '.join(JOBS)}; got {' '.join(sys.argv[1:]) or 'nothing'}\n\n{__doc__}")

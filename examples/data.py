@@ -66,7 +66,7 @@ class Batches:
             yield batch if len(batch) > 1 else batch[0]
 
 
-def test_batches(data: Dataset, batch_size: int = 32) -> Batches:
+def labelled_batches(data: Dataset, batch_size: int = 32) -> Batches:
     """Batches of (images, labels) or, where there are masks, (images, labels, masks)."""
     tensors = (data.test, data.labels) if data.masks is None else (data.test, data.labels, data.masks)
     return Batches(*tensors, batch_size=batch_size)
@@ -157,7 +157,9 @@ def draw_lesions(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     place = 0.25 + 0.5 * torch.rand(count, 2, generator=generator)
     reach = 0.12 + 0.10 * torch.rand(count, 1, 1, generator=generator)
     axis = (torch.arange(size) + 0.5) / size
-    squared = (axis[None, :, None] - place[:, 0, None, None]) ** 2 + (axis[None, None, :] - place[:, 1, None, None]) ** 2
+    squared = (axis[None, :, None] - place[:, 0, None, None]) ** 2 + (
+        axis[None, None, :] - place[:, 1, None, None]
+    ) ** 2
     height = torch.exp(-squared / (2 * reach**2))[:, None] * (0.5 + noise)  # (count, 1, size, size)
     opacity = ((height - 0.55) / 0.15).clamp(0, 1)
     bright = torch.rand(count, 1, 1, 1, generator=generator) < 0.5

@@ -40,7 +40,12 @@ def evenly(chosen: Tensor, count: int) -> Tensor:
 
 
 def draw_panels(
-    panels: list[Tensor], names: list[str], scores: list[str], num_normal: int, file: Path, limits: tuple[Tensor, Tensor]
+    panels: list[Tensor],
+    names: list[str],
+    scores: list[str],
+    num_normal: int,
+    file: Path,
+    limits: tuple[Tensor, Tensor],
 ) -> None:
     """One row per kind of panel, one column per image; the scores stand below."""
     figure, axes = plt.subplots(len(panels), len(scores), figsize=(1.3 * len(scores), 1.35 * len(panels) + 0.5))

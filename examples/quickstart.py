@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import torch
-from data import Batches, Dataset, retina_crops, test_batches
+from data import Batches, Dataset, retina_crops, labelled_batches
 from figures import save_heat_maps
 from pretrain import Config, Pretraining, pretrain
 from torch import nn
@@ -44,7 +44,7 @@ def main() -> None:
     print(f"\n{'PaDiM on':<28}{'image AUROC':>12}{'pixel AUROC':>12}")
     for name, backbone in (("random encoder", untrained), ("MSACL-pre-trained encoder", trained)):
         detector = fit_padim(backbone, data, args.seed)
-        scores = evaluate(detector, test_batches(data))
+        scores = evaluate(detector, labelled_batches(data))
         print(f"{name:<28}{scores['image_auroc']:>12.3f}{scores['pixel_auroc']:>12.3f}")
 
     figure = args.out / "quickstart.png"

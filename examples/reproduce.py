@@ -18,7 +18,7 @@ from statistics import mean, stdev
 
 import torch
 from baselines import trivial_scores
-from data import Batches, Dataset, draw_lesions, read_folder, test_batches
+from data import Batches, Dataset, draw_lesions, read_folder, labelled_batches
 from encoders import ARCHITECTURES, INITS, make_backbone
 from figures import save_heat_maps, save_tsne
 from pretrain import Config, pretrain
@@ -80,7 +80,7 @@ def run_row(data: Dataset, row: str, config: Config, keys: list[tuple[str, ...]]
         start = time.perf_counter()
         name = key[KEY.index("detector")]
         detector = fit_detector(name, backbone, data, config, args.igd_epochs)
-        line = dict(zip(KEY, key, strict=True)) | statistics | evaluate(detector, test_batches(data))
+        line = dict(zip(KEY, key, strict=True)) | statistics | evaluate(detector, labelled_batches(data))
         line |= {"seconds": pretraining_seconds + time.perf_counter() - start, "device": device_name(config.device)}
         append_csv(args.out / "results.csv", line | {"commit": commit()})
         print(", ".join(f"{k} {line[k]}" for k in ("data", "row", "detector", "seed", "image_auroc")), flush=True)

@@ -1,14 +1,14 @@
-"""Fit PaDiM on healthy images, score a test set, save the detector and a figure.
+"""Fit PaDiM on healthy images, score a test set, save the detector and a figure; random encoder without --encoder.
 
-    python examples/train_padim.py --data DIR --encoder OUT/encoder.pt --out OUT     # encoder of pretrain.py
-    python examples/train_padim.py --data DIR --out OUT                              # random encoder
+python examples/train_padim.py --data DIR --encoder OUT/encoder.pt --out OUT     # encoder of pretrain.py
+python examples/train_padim.py --data DIR --out OUT                              # random encoder
 """
 
 import argparse
 from pathlib import Path
 
 import torch
-from data import Batches, read_folder, test_batches
+from data import Batches, read_folder, labelled_batches
 from encoders import ARCHITECTURES, INITS, load_backbone, make_backbone
 from figures import save_heat_maps
 
@@ -42,7 +42,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(args.seed)
     detector = PaDiM(backbone, num_features=args.num_features, generator=generator).to(args.device)
     detector.fit(healthy).set_threshold(healthy)
-    for name, value in evaluate(detector, test_batches(data)).items():
+    for name, value in evaluate(detector, labelled_batches(data)).items():
         print(f"{name:>24} {value:.3f}")
 
     torch.save(detector.state_dict(), args.out / "padim.pt")
