@@ -11,9 +11,9 @@ Validate = bool | Literal["auto"]
 
 def check_contrastive_options(temperature: float, alpha: float, positive: str, implementation: str) -> None:
     """Refuse options under which equation (5) has no meaning."""
-    if not (temperature > 0 and math.isfinite(temperature)):
+    if not 0 < temperature < math.inf:
         raise ValueError(f"expected a finite temperature > 0, got {temperature}")
-    if not (alpha >= 1 and math.isfinite(alpha)):
+    if not 1 <= alpha < math.inf:
         raise ValueError(
             f"expected alpha >= 1, got {alpha}: below 1 samples of one class would repel each other more than those of "
             "different classes, and the literal equation (5) would repel the positive pair itself"

@@ -41,7 +41,7 @@ class MSACLLoss(nn.Module):
     The heads f_beta (`augmentation_head`) and f_gamma (`position_head`) live here: give `criterion.parameters()` to the
     optimiser, and wrap the criterion in DistributedDataParallel beside the encoder.
 
-    Change `criterion.weights` between steps to warm a term up:
+    Assign `criterion.weights` between steps to warm a term up; a compiled loss takes new weights as they are:
     ``criterion.weights = (min(1.0, epoch / 10), 1.0, 1.0, 1.0)``.
 
     CCD, the predecessor, is the same objective without centring and calibration:
@@ -77,6 +77,7 @@ class MSACLLoss(nn.Module):
     """
 
     centres: Tensor
+    _weights: Tensor
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class MSACLLoss(nn.Module):
         check_contrastive_options(temperature, alpha, positive, implementation)
         if position_input not in ("difference", "concat"):
             raise ValueError(f"expected position_input to be 'difference' or 'concat', got {position_input!r}")
-        self.temperature, self.alpha, self.positive, self.weights = temperature, alpha, positive, weights
+        self.temperature, self.alpha, self.positive = temperature, alpha, positive
         self.implementation, self.gather_distributed, self.validate = implementation, gather_distributed, validate
         self.augmentation_dim, self.position_input = augmentation_dim, position_input
         self.augmentation_head = nn.Linear(augmentation_dim or embedding_dim, num_classes)
@@ -107,20 +108,22 @@ class MSACLLoss(nn.Module):
             nn.Linear(embedding_dim, NUM_POSITIONS),
         )
         self.register_buffer("centres", torch.full((num_classes, embedding_dim), math.nan))
+        self.register_buffer("_weights", torch.ones(4), persistent=False)  # a tensor: new values compile nothing anew
+        self.weights = weights
         self._centres_set = False
         self.register_load_state_dict_post_hook(_notice_loaded_centres)  # type: ignore[no-untyped-call]
 
     @property
-    def weights(self) -> tuple[float, ...]:
-        """Weights of centring, contrastive, augmentation and position term."""
+    def weights(self) -> Tensor:
+        """Weights of centring, contrastive, augmentation and position term, (4,)."""
         return self._weights
 
     @weights.setter
     def weights(self, weights: Sequence[float]) -> None:
-        weights = tuple(float(weight) for weight in weights)
-        if len(weights) != 4 or not all(0 <= weight < math.inf for weight in weights):
+        new = torch.as_tensor(weights, dtype=torch.float32, device="cpu")
+        if new.shape != (4,) or not bool(((new >= 0) & (new < math.inf)).all()):
             raise ValueError(f"expected four finite weights >= 0, got {weights}")
-        self._weights = weights
+        self._weights.copy_(new)
 
     def set_centres(self, centres: Tensor) -> None:
         """Freeze the class centres of equation (2), (C, D), as `estimate_centres` returns them."""
@@ -169,7 +172,7 @@ class MSACLLoss(nn.Module):
             )
             others = self._row_terms(z_a, z_b, labels, patch_pairs, features)
             terms = (others[0], contrastive, others[1], others[2])
-            total = torch.stack([weight * term for weight, term in zip(self.weights, terms, strict=True)]).sum()
+            total = (self._weights * torch.stack(terms)).sum()
         return LossTerms(total, *terms)
 
     def position_logits(self, z_first: Tensor, z_second: Tensor) -> Tensor:
@@ -204,11 +207,11 @@ class MSACLLoss(nn.Module):
             check_patch_pairs(patch_pairs, self.centres.shape[1], self.validate)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MSACLLoss":
-        """Move the centres with the module but keep them in float32."""
-        centres = self.centres
+        """Move centres and weights with the module but keep them in float32."""
+        centres, weights = self.centres, self._weights
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if not centres.is_meta:
-            self.centres = centres.to(self.centres.device)
+            self.centres, self._weights = centres.to(self.centres.device), weights.to(self.centres.device)
         return self
 
 
