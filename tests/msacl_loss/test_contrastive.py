@@ -1,0 +1,209 @@
+"""What equation (5) promises for any input: invariances, bounds, extreme values, and equality of its two forms."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from msacl_loss import calibrated_contrastive_loss, streaming, tiles
+from msacl_loss.dense import dense_log_negatives
+from msacl_loss.streaming import streaming_log_negatives
+
+FORMS = pytest.mark.parametrize("implementation", ["dense", "streaming"])
+OPTIONS = {
+    "temperature": st.floats(0.05, 2.0),
+    "alpha": st.floats(1.0, 20.0),
+    "positive": st.sampled_from(["paper", "nll", "decoupled"]),
+    "implementation": st.sampled_from(["dense", "streaming"]),
+}
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Two views (B, D), labels (B,) and centres (C, D), float64."""
+    images, dim, classes = draw(st.integers(2, 12)), draw(st.integers(2, 8)), draw(st.integers(1, 5))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    z_a, z_b = torch.randn(2, images, dim, generator=generator, dtype=torch.float64)
+    labels = torch.randint(classes, (images,), generator=generator)
+    return z_a, z_b, labels, torch.randn(classes, dim, generator=generator, dtype=torch.float64)
+
+
+def assert_same(a: Tensor, b: Tensor) -> None:
+    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@given(problem=problems(), options=st.fixed_dictionaries(OPTIONS), data=st.data())
+def test_batch_order_and_view_swaps_do_not_matter(problem, options, data) -> None:
+    z_a, z_b, labels, centres = problem
+    order = torch.tensor(data.draw(st.permutations(range(len(labels)))))
+    swap = torch.tensor(data.draw(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels))))[:, None]
+    first, second = torch.where(swap, z_b, z_a), torch.where(swap, z_a, z_b)
+    shuffled = calibrated_contrastive_loss(first[order], second[order], labels[order], centres, **options)
+    assert_same(shuffled, calibrated_contrastive_loss(*problem, **options))
+
+
+@given(problem=problems(), options=st.fixed_dictionaries(OPTIONS), scale=st.floats(0.01, 100.0))
+def test_translation_rotation_and_scale_about_the_centre_do_not_matter(problem, options, scale) -> None:
+    z_a, z_b, labels, centres = problem
+    shift, matrix = z_a[0] + 1.0, torch.linalg.qr(torch.vander(torch.arange(1.0, len(z_a[0]) + 1)).double())[0]
+    expected = calibrated_contrastive_loss(*problem, **options)
+    assert_same(calibrated_contrastive_loss(z_a + shift, z_b + shift, labels, centres + shift, **options), expected)
+    assert_same(
+        calibrated_contrastive_loss(z_a @ matrix, z_b @ matrix, labels, centres @ matrix, **options), expected
+    )
+    scaled = [centres[labels] + scale * (z - centres[labels]) for z in (z_a, z_b)]
+    assert_same(calibrated_contrastive_loss(*scaled, labels, centres, **options), expected)
+
+
+@given(problem=problems(), options=st.fixed_dictionaries(OPTIONS))
+def test_names_of_the_classes_do_not_matter(problem, options) -> None:
+    z_a, z_b, labels, centres = problem
+    renamed = calibrated_contrastive_loss(z_a, z_b, len(centres) - 1 - labels, centres.flip(0), **options)
+    assert_same(renamed, calibrated_contrastive_loss(*problem, **options))
+
+
+@given(tau=st.floats(0.05, 2.0), alpha=st.floats(1.0, 20.0), images=st.integers(2, 9), form=OPTIONS["implementation"])
+def test_duplicates_have_the_closed_form(tau: float, alpha: float, images: int, form: str) -> None:
+    """All embeddings of one class equal: all products are 1 and all 2B - 1 entries of the denominator are alike."""
+    z, labels, centres = torch.ones(images, 3).double(), torch.zeros(images, dtype=torch.int64), torch.zeros(1, 3)
+    loss = calibrated_contrastive_loss(z, z, labels, centres, temperature=tau, alpha=alpha, implementation=form)
+    assert loss.item() == pytest.approx(math.log(2 * images - 1) + (1 / alpha - 1) / tau, abs=1e-9)
+
+
+@given(problem=problems(), tau=st.floats(0.05, 2.0), alpha=st.floats(1.0, 20.0))
+def test_bounds(problem, tau: float, alpha: float) -> None:
+    options = {"temperature": tau, "alpha": alpha}
+    assert calibrated_contrastive_loss(*problem, positive="paper", **options) >= -(1 - 1 / alpha) / tau - 1e-9
+    assert calibrated_contrastive_loss(*problem, positive="nll", **options) >= 0
+
+
+@given(problem=problems(), options=st.fixed_dictionaries(OPTIONS))
+def test_embedding_at_its_centre_is_finite_and_gets_no_gradient(problem, options) -> None:
+    z_a, z_b, labels, centres = problem
+    z_a = z_a.clone()
+    z_a[0] = centres[labels[0]]
+    z_a.requires_grad_()
+    loss = calibrated_contrastive_loss(z_a, z_b, labels, centres, **options)
+    (gradient,) = torch.autograd.grad(loss, z_a)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+    assert not gradient[0].any()
+
+
+@FORMS
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_low_precision_is_computed_in_float32(implementation: str, dtype: torch.dtype, scale: float) -> None:
+    z_a, z_b = (scale * torch.randn(2, 20, 16).clamp(-3, 3)).to(dtype)
+    labels, centres = torch.arange(20) % 4, torch.zeros(4, 16)
+    z_a.requires_grad_()
+    options = {"implementation": implementation}
+    exact = calibrated_contrastive_loss(z_a.double(), z_b.double(), labels, centres.double(), **options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = calibrated_contrastive_loss(z_a, z_b, labels, centres, **options)
+        (gradient,) = torch.autograd.grad(loss, z_a)
+    assert loss.dtype == torch.float32
+    assert gradient.dtype == dtype
+    assert gradient.isfinite().all()
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@given(
+    problem=problems(), kappas=st.tuples(st.floats(0.1, 39), st.floats(0.1, 39)), large=st.booleans(), data=st.data()
+)
+@pytest.mark.parametrize("host_reads", [True, False])
+def test_both_forms_are_equal(host_reads: bool, problem, kappas, large: bool, data) -> None:
+    """Values and gradients, over several tiles of uneven classes, with and without other processes' columns."""
+    z_a, z_b, labels, centres = problem
+    kappas = tuple(10 * kappa for kappa in kappas) if large else kappas
+    pairs = torch.nn.functional.normalize(torch.stack((z_a, z_b), 1), dim=-1).requires_grad_()
+    num_others = 2 * data.draw(st.integers(0, 5))
+    others = torch.nn.functional.normalize(centres[:1] + torch.arange(num_others)[:, None] * z_a[:1], dim=-1)
+    others.requires_grad_()
+    other_labels = torch.arange(num_others) % len(centres)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "TILE_CPU", data.draw(st.sampled_from([2, 4, 6, 512])))
+        if not host_reads:  # the way of accelerators
+            patch.setattr(tiles, "class_runs", lambda labels: None)
+        results = []
+        for form in (dense_log_negatives, streaming_log_negatives):
+            value = form(pairs, labels, others, other_labels, *kappas)
+            slopes = torch.cos(torch.arange(value.numel()).double()).view(value.shape)
+            gradients = torch.autograd.grad(value, (pairs, others), slopes, allow_unused=True)
+            results.append((value, *gradients))
+    for dense, streamed in zip(*results, strict=True):
+        torch.testing.assert_close(streamed, dense, rtol=1e-10, atol=1e-10 * max(1, *kappas))
+
+
+def test_many_classes_and_rows_over_several_real_tiles() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z_a, z_b = torch.randn(2, 700, 16, generator=generator, dtype=torch.float64).requires_grad_()
+    for num_classes in (1, 3, 300):
+        labels = torch.randint(num_classes, (700,), generator=generator)
+        centres = torch.zeros(num_classes, 16)
+        results = []
+        for form in ("dense", "streaming"):
+            loss = calibrated_contrastive_loss(z_a, z_b, labels, centres, implementation=form)
+            results.append((loss, *torch.autograd.grad(loss, (z_a, z_b))))
+        torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
+
+
+@FORMS
+@pytest.mark.parametrize("temperature", [1e-3, 1e-2, 0.024, 0.026, 0.2])
+def test_small_temperatures_do_not_underflow(implementation: str, temperature: float) -> None:
+    """float32 near float64 on both sides of the switch to the running maximum, at kappa = 40."""
+    z_a, z_b = torch.randn(2, 40, 8)
+    z_b = z_a + 0.1 * z_b
+    z_a.requires_grad_()
+    labels, centres = torch.arange(40) % 3, torch.zeros(3, 8)
+    options = {"temperature": temperature, "implementation": implementation}
+    loss = calibrated_contrastive_loss(z_a, z_b, labels, centres, **options)
+    exact = calibrated_contrastive_loss(z_a.double(), z_b.double(), labels, centres.double(), **options)
+    (gradient,) = torch.autograd.grad(loss, z_a)
+    (expected,) = torch.autograd.grad(exact, z_a)
+    torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-5 / temperature)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5 / temperature)
+
+
+def test_both_sides_of_the_switch_to_a_running_maximum() -> None:
+    assert not streaming.is_large(1.0, 40.0)
+    assert streaming.is_large(1.0, 40.1)
+
+
+@FORMS
+@pytest.mark.parametrize("positive", ["paper", "nll", "decoupled"])
+def test_gradcheck(implementation: str, positive: str) -> None:
+    z = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    labels, centres = torch.tensor([0, 1, 1, 0]), torch.randn(2, 3, dtype=torch.float64)
+
+    def loss(z: Tensor) -> Tensor:
+        options = {"positive": positive, "implementation": implementation}
+        return calibrated_contrastive_loss(z[0], z[1], labels, centres, **options)
+
+    assert torch.autograd.gradcheck(loss, z)
+    assert torch.autograd.gradgradcheck(loss, z)
+
+
+@pytest.mark.parametrize("kappas", [(2.5, 5.0), (50.0, 100.0)])
+@pytest.mark.parametrize("num_others", [0, 4])
+def test_opcheck(kappas: tuple[float, float], num_others: int) -> None:
+    pairs = torch.nn.functional.normalize(torch.randn(5, 2, 3), dim=-1).requires_grad_()
+    others = torch.nn.functional.normalize(torch.randn(num_others, 3), dim=-1).requires_grad_()
+    labels, other_labels = torch.arange(5) % 2, torch.arange(num_others) % 2
+    torch.library.opcheck(streaming_log_negatives, (pairs, labels, others, other_labels, *kappas))
+    grad, log_sums = torch.ones(5, 2), streaming_log_negatives(pairs, labels, others, other_labels, *kappas).detach()
+    args = (grad, log_sums, pairs.detach(), labels, others.detach(), other_labels, *kappas)
+    torch.library.opcheck(streaming.streaming_log_negatives_backward, args)
+
+
+def test_streaming_memory_does_not_grow_with_the_square() -> None:
+    """No tensor of the forward and backward pass is larger than a few vectors per row or one tile."""
+    images, dim = 3000, 8
+    z_a, z_b = torch.randn(2, images, dim).requires_grad_()
+    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        calibrated_contrastive_loss(z_a, z_b, torch.arange(images) % 4, torch.zeros(4, dim)).backward()
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert largest < 4 * (2 * images) ** 2 / 10  # bytes; the matrix itself has ten times that
