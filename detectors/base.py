@@ -18,8 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.exceptions import NotFittedError
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import Self
+
+from detectors.late_buffers import LateBuffers
+
+Shape = tuple[int, int, int]
 
 
 class AnomalyPrediction(NamedTuple):
@@ -38,7 +42,7 @@ class AnomalyPrediction(NamedTuple):
     pred_mask: Tensor | None = None
 
 
-class AnomalyDetector(nn.Module, ABC):
+class AnomalyDetector(LateBuffers, ABC):
     """Base of the detectors: fitted on normal images, scores images and pixels. This module's docstring says how."""
 
     image_shape: Tensor | None
@@ -47,8 +51,7 @@ class AnomalyDetector(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._late_buffers: list[str] = []
-        self._shape: tuple[int, int, int] | None = None  # image_shape as Python numbers: forward reads no tensor
+        self._shape: Shape | None = None  # image_shape as Python numbers: forward reads no tensor
         for name in ("image_shape", "image_threshold", "pixel_threshold"):
             self.register_late_buffer(name)
 
@@ -134,7 +137,7 @@ class AnomalyDetector(nn.Module, ABC):
         tensor = next(self.parameters(), next(self.buffers(), None))
         return torch.device("cpu") if tensor is None else tensor.device
 
-    def batches(self, loader: Iterable[Any], shape: tuple[int, int, int] | None = None) -> Iterator[Tensor]:
+    def batches(self, loader: Iterable[Any], shape: Shape | None = None) -> Iterator[Tensor]:
         """Yield each batch's images, checked for being finite and of one size, on the detector's device."""
         if isinstance(loader, Tensor):
             raise TypeError("expected an iterable of batches, got one tensor: wrap it in a list, fit([images])")
@@ -152,27 +155,20 @@ class AnomalyDetector(nn.Module, ABC):
 
     def remember_shape(self, images: Tensor) -> None:
         """Accept only images of this size (C, H, W) from now on."""
-        self._shape = (images.shape[1], images.shape[2], images.shape[3])
-        self.image_shape = torch.tensor(self._shape, device=self.device)
+        self.set_image_shape((images.shape[1], images.shape[2], images.shape[3]))
 
-    def register_late_buffer(self, name: str) -> None:
-        """Register a buffer that is None until it is assigned, and that loads from a state_dict even then."""
-        self.register_buffer(name, None)
-        self._late_buffers.append(name)
+    def set_image_shape(self, shape: Shape) -> None:
+        """Accept only images of this shape (C, H, W) from now on."""
+        self._shape = shape
+        self.image_shape = torch.tensor(shape, device=self.device)
 
     def after_load(self) -> None:
         """Restore Python values that derive from loaded buffers; call super's when overriding."""
-        if self.image_shape is not None:
+        if self.image_shape is None:
+            self._shape = None
+        else:
             channels, height, width = self.image_shape.tolist()
             self._shape = (channels, height, width)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Make room for the late buffers that the checkpoint holds, and drop those it lacks."""
-        for name in self._late_buffers:
-            saved = state_dict.get(prefix + name)
-            setattr(self, name, None if saved is None else torch.empty_like(saved, device=self.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self.after_load()
 
 
 class Batch(NamedTuple):
@@ -213,7 +209,7 @@ def unpack(batch: Any) -> Batch:
     return Batch(found["image"], label, mask)
 
 
-def check_images(images: Any, shape: tuple[int, int, int] | None = None, *, finite: bool = True) -> None:
+def check_images(images: Any, shape: Shape | None = None, *, finite: bool = True) -> None:
     """Refuse what is not a batch of floating-point images (B, C, H, W), of this shape (C, H, W) where it is given.
 
     Raises:
@@ -233,3 +229,14 @@ def check_images(images: Any, shape: tuple[int, int, int] | None = None, *, fini
     if finite and not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
         nan, infinite = int(images.isnan().sum()), int(images.isinf().sum())
         raise ValueError(f"expected finite images, got {nan} NaN and {infinite} infinite values: check their source")
+
+
+def with_progress(loader: Iterable[Any], description: str, progress: bool) -> Iterable[Any]:
+    """The loader, under a tqdm bar where that is wanted and tqdm is installed."""
+    if not progress:
+        return loader
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return loader
+    return tqdm(loader, desc=description, leave=False)

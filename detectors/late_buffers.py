@@ -1,0 +1,31 @@
+"""Buffers that exist only after fitting, and modules whose state_dict loads before it."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class LateBuffers(nn.Module):
+    """A module with buffers that are None until they are assigned; loading a state_dict makes room for them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._late_buffers: list[str] = []
+
+    def register_late_buffer(self, name: str) -> None:
+        """Register a buffer that is None until it is assigned, and that loads from a state_dict even then."""
+        self.register_buffer(name, None)
+        self._late_buffers.append(name)
+
+    def after_load(self) -> None:
+        """Restore Python values that derive from loaded buffers; call super's when overriding."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Make room for the late buffers that the checkpoint holds, and drop those it lacks."""
+        device = next((tensor.device for tensor in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
+        for name in self._late_buffers:
+            saved = state_dict.get(prefix + name)
+            setattr(self, name, None if saved is None else torch.empty_like(saved, device=device))
+        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        self.after_load()
