@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from data import Batches, read_folder, test_batches
+from data import Batches, read_folder, labelled_batches
 from encoders import ARCHITECTURES, INITS, load_backbone, make_backbone
 from figures import save_heat_maps
 from torch import Tensor
@@ -79,7 +79,7 @@ def main() -> None:
     detector.fit(healthy, args.epochs, lr=args.lr, checkpoint=checkpoint, resume=args.resume, on_step=log)
     log.flush()
     detector.set_threshold(Batches(data.train, batch_size=args.batch_size))
-    for name, value in evaluate(detector, test_batches(data)).items():
+    for name, value in evaluate(detector, labelled_batches(data)).items():
         print(f"{name:>24} {value:.3f}")
 
     torch.save(detector.state_dict(), args.out / "igd.pt")
