@@ -6,14 +6,22 @@ from functools import partial
 from inspect import getclosurevars, isfunction, ismethod
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from msacl_loss.checks import check_classes, check_embeddings, check_range
+from msacl_loss.distributed import GatherDistributed, gathers
+
 
 @torch.no_grad()
 def estimate_centres(
-    embed: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], *, num_classes: int
+    embed: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    *,
+    num_classes: int,
+    gather_distributed: GatherDistributed = "auto",
 ) -> Tensor:
     """Mean embedding of each class in one streaming pass, equation (2).
 
@@ -26,12 +34,14 @@ def estimate_centres(
             method of a module, a `functools.partial` of either, or a function that names its modules directly.
         batches: Pairs of images (N, C, H, W) and labels (N,), int64 in 0..num_classes-1; any sizes.
         num_classes: Number of classes C.
+        gather_distributed: Join the sums of all processes, each of which must have a batch; "auto": when there are any.
 
     Returns:
         Centres (C, D), float32 (float64 for float64 embeddings).
 
     Raises:
-        ValueError: A class has no sample.
+        TypeError: An embedding or label is not a tensor or has another dtype.
+        ValueError: A class has no sample, a label is out of range, or shapes are off.
 
     Example:
         >>> batches = [(torch.eye(3), torch.tensor([0, 1, 1]))]
@@ -39,17 +49,26 @@ def estimate_centres(
         tensor([[1.0000, 0.0000, 0.0000],
                 [0.0000, 0.5000, 0.5000]])
     """
-    sums, counts, dtype = torch.zeros(()), torch.zeros(()), torch.float32
+    sums, dtype = torch.zeros(num_classes, 1, dtype=torch.float64), torch.float32
     with batch_statistics(embed):
         for images, labels in batches:
             z = embed(images)
+            check_embeddings("embed(images)", z)
+            check_classes("labels", labels, len(z))
+            check_range("labels", labels, num_classes)
+            members = F.one_hot(labels.to(z.device), num_classes).T.double()  # (C, N)
+            rows = torch.cat((z.double(), z.new_ones(len(z), 1, dtype=torch.float64)), dim=1)  # (N, D + 1)
+            sums = sums.to(z.device) + members @ rows
             dtype = torch.promote_types(dtype, z.dtype)
-            members = F.one_hot(labels.to(z.device), num_classes).double()  # (N, C)
-            sums = sums.to(z.device) + members.T @ z.double()
-            counts = counts.to(z.device) + members.sum(dim=0)
-    if counts.dim() == 0 or not counts.all():
-        raise ValueError(f"expected samples of all {num_classes} classes, got {counts.int().tolist()} of each")
-    return (sums / counts.unsqueeze(1)).to(dtype)
+    if gathers(gather_distributed):
+        dist.all_reduce(sums)
+    counts = sums[:, -1:]
+    if not counts.all():
+        raise ValueError(
+            f"expected samples of all {num_classes} classes, got {counts.flatten().int().tolist()} of each: "
+            "each batch should hold them all"
+        )
+    return (sums[:, :-1] / counts).to(dtype)
 
 
 def centre_distances(centres: Tensor) -> Tensor:

@@ -81,14 +81,16 @@ def check_features(features: tuple[Tensor, Tensor] | None, dim: int | None, coun
             check_finite(name, feature)
 
 
-def check_embeddings(name: str, z: Tensor, *, dim: int) -> None:
-    """Check for a floating tensor (N, dim)."""
+def check_embeddings(name: str, z: Tensor, *, dim: int | None = None) -> None:
+    """Check for a floating tensor (N, dim), of any dim where that is None."""
     if not isinstance(z, Tensor):
         raise TypeError(f"expected {name} to be a tensor, got {type(z).__name__}")
     if not z.is_floating_point():
         raise TypeError(f"expected {name} to be floating, got {z.dtype}: convert it with .float()")
-    if z.dim() != 2 or z.shape[1] != dim:
-        raise ValueError(f"expected {name} of shape (N, {dim}), got {tuple(z.shape)}: one embedding a row")
+    if z.dim() != 2 or dim not in (None, z.shape[1]):
+        raise ValueError(
+            f"expected {name} of shape (N, {'D' if dim is None else dim}), got {tuple(z.shape)}: one embedding a row"
+        )
 
 
 def check_classes(name: str, classes: Tensor, count: int) -> None:
