@@ -1,1 +1,18 @@
 """GPU-batched synthetic-lesion augmentation (MSACL, section 3.2)."""
+
+from medmix.comparisons import CutMixClasses, NoiseClasses, PermutationClasses, RotationClasses
+from medmix.medmix import MedMix, MedMixOutput
+from medmix.patches import NeighbourPatches
+from medmix.views import MultiClassViews, WeakAugmentation
+
+__all__ = [
+    "CutMixClasses",
+    "MedMix",
+    "MedMixOutput",
+    "MultiClassViews",
+    "NeighbourPatches",
+    "NoiseClasses",
+    "PermutationClasses",
+    "RotationClasses",
+    "WeakAugmentation",
+]

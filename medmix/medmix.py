@@ -1,0 +1,275 @@
+"""MedMix, the paper's section 3.2: healthy images with 0 to 3 synthetic lesions, their number and their mask."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from kornia.augmentation import MixAugmentationBaseV2
+from kornia.constants import DataKey
+from torch import Tensor
+
+from medmix.appearance import apply_colour, bezier_intensity, colour_matrix
+from medmix.checks import check_images, check_mask, check_probability
+from medmix.lesions import NUM_LAYOUTS, OUTLINE_DIM, Shape, lesion_alpha, sample_layout
+from medmix.warps import Deformation, warp
+from medmix.windows import cut, paste, window_index
+
+Nonlinear = Literal["bezier"]
+Params = dict[str, Tensor]
+
+NOISE_POOL = 4096  # a lesion's noise is a stretch of one pool, so that a replay is exact and drawing it is cheap
+
+
+class MedMixOutput(NamedTuple):
+    """Augmented images (B, C, H, W), labels (B,) int64 = number of lesions, lesion masks (B, 1, H, W) bool."""
+
+    images: Tensor
+    labels: Tensor
+    masks: Tensor
+
+
+class MedMix(MixAugmentationBaseV2):
+    """Cut patches from other images of the batch, alter them, paste them as lesions that never touch.
+
+    The strong augmentation distributions A_0..A_3 of the paper (section 3.2): class n is the image with n lesions, A_0
+    changes nothing. The label always equals the number of connected components of the mask.
+
+    Args:
+        num_lesions: Possible numbers of lesions, shared out evenly over a batch; an int for exactly that many.
+        size: Smallest and largest lesion diameter as a fraction of the shorter image side.
+        shape: Outline: "blob" (irregular), "ellipse" or "rectangle".
+        softness: Share of the radius over which a lesion fades in, in [0, 1]; 0 is a hard edge.
+        color_jitter: Brightness, contrast, saturation and hue strengths of the patches.
+        noise: Smallest and largest standard deviation of the Gaussian noise on the patches.
+        nonlinear: "bezier" bends the patches' intensities; None leaves them.
+        deformation: Warp of the patches: "none" (or None), "fisheye" or "wave".
+        p: Probability that an image is augmented at all; else its label is 0.
+        same_on_batch: Draw once, for all images.
+        keepdim: Accept one image (C, H, W) and return it without the batch dimension.
+        data_keys: Inputs inside a kornia container: "input" and "mask" (lesions are OR-ed into given masks).
+
+    Raises:
+        ValueError: If an option is out of range.
+
+    Example:
+        >>> images, labels, masks = MedMix()(torch.rand(8, 3, 64, 64))
+        >>> labels.sort().values
+        tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    """
+
+    def __init__(
+        self,
+        num_lesions: int | Sequence[int] = (0, 1, 2, 3),
+        *,
+        size: tuple[float, float] = (1 / 4, 1 / 2.3),
+        shape: Shape = "blob",
+        softness: float = 0.35,
+        color_jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+        noise: tuple[float, float] = (0.0, 0.1),
+        nonlinear: Nonlinear | None = "bezier",
+        deformation: Deformation | None = None,
+        p: float = 1.0,
+        same_on_batch: bool = False,
+        keepdim: bool = False,
+        data_keys: Sequence[str] = ("input",),
+    ) -> None:
+        check_probability(p)
+        super().__init__(p=p, p_batch=1.0, same_on_batch=same_on_batch, keepdim=keepdim, data_keys=list(data_keys))
+        self.num_lesions = (num_lesions,) if isinstance(num_lesions, int) else tuple(num_lesions)
+        self.size, self.shape, self.softness = size, shape, softness
+        self.color_jitter, self.noise, self.nonlinear, self.deformation = color_jitter, noise, nonlinear, deformation
+        check_options(self)
+
+    def forward(  # type: ignore[override]
+        self,
+        *inputs: Tensor,
+        params: Params | None = None,
+        data_keys: Sequence[str] | None = None,
+        generator: torch.Generator | None = None,
+        foreground: Tensor | None = None,
+    ) -> MedMixOutput | Tensor | list[Tensor]:
+        """Augment a batch.
+
+        Args:
+            *inputs: Images (B, C, H, W), floats in [0, 1]; with `data_keys`, one tensor per key.
+            params: Parameters of an earlier call (`mm._params`) or of `forward_parameters`, to replay them.
+            data_keys: Kornia's container protocol: what each input is; the outputs are then one per input.
+            generator: Source of randomness; None is torch's global one.
+            foreground: (B, 1, H, W) bool, the anatomy: lesions stay inside, and where it is too small for n lesions
+                there are fewer, and the label says so.
+
+        Returns:
+            `MedMixOutput`, or with several data keys a list of one output per input.
+
+        Raises:
+            TypeError, ValueError: If images or masks are not as described; the message tells how to mend them.
+        """
+        keys = self.data_keys if data_keys is None else [DataKey.get(key) for key in data_keys]
+        images = inputs[keys.index(DataKey.INPUT)]
+        batched = images[None] if self.keepdim and isinstance(images, Tensor) and images.dim() == 3 else images
+        check_images(batched)
+        if foreground is not None:
+            check_mask(foreground, batched.shape, batched.device, "foreground")
+        if params is None:
+            params = self.forward_parameters(
+                batched.shape, generator=generator, foreground=foreground, device=batched.device
+            )
+        self._params = params
+        if len(keys) > 1:
+            handlers = {DataKey.INPUT: self.transform_input, DataKey.MASK: self.transform_mask}
+            return [handlers[key](value, params, {}) for key, value in zip(keys, inputs, strict=True)]
+        output = self.apply(batched, params)
+        return MedMixOutput(*(t[0] for t in output)) if batched is not images else output
+
+    def forward_parameters(
+        self,
+        batch_shape: Sequence[int],
+        generator: torch.Generator | None = None,
+        foreground: Tensor | None = None,
+        device: torch.device | str | None = None,
+    ) -> Params:
+        """Draw everything random for images of this shape, without touching any image.
+
+        Args:
+            batch_shape: (B, C, H, W).
+            generator: Source of randomness; None is torch's global one.
+            foreground: (B, 1, H, W) bool, where lesions may lie.
+            device: Where the parameters are wanted; drawn on the generator's device.
+
+        Returns:
+            A dict of tensors with a row per image, to give back as `params=`.
+        """
+        drawn_on = generator.device if generator is not None else torch.device(device or "cpu")
+        batch, channels, height, width = batch_shape
+        rows, slots = 1 if self.same_on_batch else batch, max(1, *self.num_lesions)
+        side = self.window_side(height, width)
+
+        def uniform(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator, device=drawn_on)
+
+        order = uniform(rows).argsort() % len(self.num_lesions)  # as many images of each number as fit
+        params = {
+            "batch_prob": (uniform(rows) < self.p).float(),
+            "num_lesions": torch.tensor(self.num_lesions, device=drawn_on)[order],
+            "layout": uniform(rows, NUM_LAYOUTS + 1, slots, 3),
+            "source": uniform(rows, slots),
+            "origin": uniform(rows, slots, 2),
+            "outline": uniform(rows, slots, OUTLINE_DIM),
+            "colour": uniform(rows, slots, 4),
+            "bezier": uniform(rows, slots, 4),
+            "noise": uniform(rows, slots, 2),
+            "warp": uniform(rows, slots, 3),
+        }
+        if self.same_on_batch:
+            params = {name: value.expand(batch, *value.shape[1:]).clone() for name, value in params.items()}
+        pool = torch.randn(NOISE_POOL + channels * side * side, generator=generator, device=drawn_on)
+        params = {name: value.to(device or drawn_on) for name, value in (params | {"noise_pool": pool}).items()}
+        layout = params.pop("layout")
+        params["centre"], params["radius"] = sample_layout(layout, (height, width), self.size, foreground)
+        return params
+
+    def window_side(self, height: int, width: int) -> int:
+        """Side in pixels of the window that holds the largest lesion."""
+        return min(2 * math.ceil(min(height, width) * self.size[1] / 2) + 1, height, width)
+
+    def apply(self, images: Tensor, params: Params, slots: int | None = None) -> MedMixOutput:
+        """Paste the lesions that the parameters describe (only the first `slots` of each image where it is given)."""
+        count = params["num_lesions"] * (params["batch_prob"] > 0.5)
+        present = (torch.arange(params["radius"].shape[1], device=images.device) < count[:, None]) & (
+            params["radius"] > 0
+        )  # (B, K)
+        output, masks = images, torch.zeros_like(images[:, :1], dtype=torch.bool)
+        for slot in range(max(self.num_lesions) if slots is None else slots):
+            row = {name: value[:, slot] for name, value in params.items() if value.dim() > 1}
+            row["radius"] = row["radius"] * present[:, slot]
+            output, masks = self.add_lesion(images, output, masks, row, params["noise_pool"])
+        output = output.clone() if output is images else output
+        return MedMixOutput(output, present.sum(dim=1), masks)
+
+    def add_lesion(
+        self, donors: Tensor, images: Tensor, masks: Tensor, row: Params, noise_pool: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Paste one lesion per image; images whose radius is 0 stay as they are."""
+        height, width = images.shape[2:]
+        side = self.window_side(height, width)
+        room = torch.tensor([height - side, width - side], device=images.device)
+        corner = torch.minimum((row["centre"].long() - side // 2).clamp(min=0), room)  # (B, 2)
+        index = window_index(corner, side, width)
+        steps = torch.arange(side, device=images.device)
+        grid = torch.stack(torch.meshgrid(steps, steps, indexing="ij"))  # (2, S, S)
+        offset = grid + (corner - row["centre"])[:, :, None, None]  # (B, 2, S, S)
+        alpha, inside = lesion_alpha(self.shape, self.softness, offset, row["radius"], row["outline"])
+        patch = self.alter(cut_donors(donors, row, room, side), row, noise_pool)
+        target = cut(images, index, side)
+        blended = torch.where(inside, torch.lerp(target, patch, alpha.to(patch.dtype)), target)
+        return paste(images, index, blended), paste(masks, index, cut(masks, index, side) | inside)
+
+    def alter(self, patch: Tensor, row: Params, noise_pool: Tensor) -> Tensor:
+        """Change the look of the patches (B, C, S, S): warp, colour jitter, intensity curve, noise."""
+        work = patch.float() if patch.dtype in (torch.float16, torch.bfloat16) else patch
+        if self.deformation not in (None, "none"):
+            work = warp(work, self.deformation, row["warp"])
+        work = apply_colour(work, *colour_matrix(work, self.color_jitter, row["colour"]))
+        if self.nonlinear == "bezier":
+            work = bezier_intensity(work, row["bezier"])
+        if self.noise[1] > 0:
+            std = self.noise[0] + (self.noise[1] - self.noise[0]) * row["noise"][:, 0]
+            first = (row["noise"][:, 1] * NOISE_POOL).long()
+            stretch = first[:, None] + torch.arange(work[0].numel(), device=work.device)
+            work = (work + std[:, None, None, None] * noise_pool[stretch].view(work.shape)).clamp(0, 1)
+        return work.to(patch.dtype)
+
+    def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
+        """Images (B, C, H, W) of class `label`: with that many lesions each. Used by `MultiClassViews`."""
+        if label == 0:
+            return images.clone()
+        params = self.forward_parameters(images.shape, generator=generator, device=images.device)
+        params["num_lesions"] = torch.full_like(params["num_lesions"], label)
+        return self.apply(images, params, slots=label).images
+
+    def transform_input(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
+        """Kornia's protocol: the augmented images."""
+        return self.apply(input, params).images
+
+    def transform_mask(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
+        """Kornia's protocol: the given mask (B, 1, H, W) joined with the lesions."""
+        lesions = self.apply(torch.zeros_like(input[:, :1], dtype=torch.float32), params).masks
+        return input | lesions if input.dtype == torch.bool else torch.where(lesions, torch.ones_like(input), input)
+
+    def __repr__(self) -> str:
+        options = {name: getattr(self, name) for name in OPTIONS} | {"p": self.p, "same_on_batch": self.same_on_batch}
+        return f"MedMix({', '.join(f'{k}={v!r}' for k, v in options.items())}, keepdim={self.keepdim})"
+
+
+OPTIONS = ("num_lesions", "size", "shape", "softness", "color_jitter", "noise", "nonlinear", "deformation")
+
+
+def check_options(mix: MedMix) -> None:
+    """Refuse options that cannot be meant."""
+    if not mix.num_lesions or min(mix.num_lesions) < 0:
+        raise ValueError(f"expected numbers of lesions >= 0, got num_lesions={mix.num_lesions}")
+    if not 0 < mix.size[0] <= mix.size[1] <= 1:
+        raise ValueError(
+            f"expected 0 < smallest <= largest <= 1 in size (fractions of the shorter image side), got {mix.size}: "
+            "a lesion cannot be larger than the image"
+        )
+    if mix.shape not in get_args(Shape):
+        raise ValueError(f"expected shape to be one of {get_args(Shape)}, got {mix.shape!r}")
+    if not 0 <= mix.softness <= 1:
+        raise ValueError(f"expected softness in [0, 1], got {mix.softness}")
+    if mix.nonlinear not in (None, *get_args(Nonlinear)):
+        raise ValueError(f"expected nonlinear to be None or one of {get_args(Nonlinear)}, got {mix.nonlinear!r}")
+    if mix.deformation not in (None, *get_args(Deformation)):
+        raise ValueError(f"expected deformation to be None or one of {get_args(Deformation)}, got {mix.deformation!r}")
+    if not 0 <= mix.noise[0] <= mix.noise[1]:
+        raise ValueError(f"expected 0 <= smallest <= largest noise, got {mix.noise}")
+
+
+def cut_donors(images: Tensor, row: Params, room: Tensor, side: int) -> Tensor:
+    """A window from another image of the batch (from the same one where there is no other): (B, C, S, S)."""
+    batch, width = images.shape[0], images.shape[3]
+    step = 1 + (row["source"] * max(batch - 1, 1)).long()
+    donor = (torch.arange(batch, device=images.device) + step) % batch
+    corner = (row["origin"] * (room + 1)).long()
+    return cut(images[donor], window_index(corner, side, width), side)

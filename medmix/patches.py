@@ -1,0 +1,71 @@
+"""Pairs of neighbouring patches and their relative position, for the positional loss (equation 9)."""
+
+import torch
+from torch import Tensor, nn
+
+from medmix.checks import check_images
+from medmix.windows import cut, window_index
+
+
+class NeighbourPatches(nn.Module):
+    """Cut a random patch and one of its eight neighbours from each image, for equation (9).
+
+    The second patch lies 3K/4 to K pixels away along each axis on which its position differs. The pair is placed so
+    that both fit: nothing is clipped, so every label is right.
+
+    Args:
+        patch_size: Side K of a patch in pixels; the images need a shorter side of at least 2 K - 1.
+
+    Example:
+        >>> first, second, position = NeighbourPatches(16)(torch.rand(4, 3, 64, 64))
+        >>> first.shape, position.shape
+        (torch.Size([4, 3, 16, 16]), torch.Size([4]))
+    """
+
+    def __init__(self, patch_size: int) -> None:
+        super().__init__()
+        if patch_size < 1:
+            raise ValueError(f"expected a patch size of at least 1 pixel, got {patch_size}")
+        self.patch_size = patch_size
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Cut the pairs.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            generator: Source of randomness; None is torch's global one.
+
+        Returns:
+            First and second patches (B, C, K, K), and the position (B,) int64 of the second in 0..7: the cells of a
+            3 x 3 grid around the first, row by row, the centre skipped.
+
+        Raises:
+            ValueError: If the images are too small for two patches.
+        """
+        check_images(images)
+        side, (height, width) = self.patch_size, images.shape[2:]
+        reach = 3 * side // 4 + max(side // 4, 1) - 1  # the furthest that a neighbour starts
+        if min(height, width) < side + reach:
+            raise ValueError(
+                f"expected images of at least {side + reach} x {side + reach} pixels for patches of {side}, got "
+                f"{height} x {width}: use a smaller patch_size"
+            )
+        drawn_on = generator.device if generator is not None else images.device
+        u = torch.rand((len(images), 5), generator=generator, device=drawn_on).to(images.device)
+        position = (u[:, 0] * 8).long()
+        offset = neighbour_offset(position, u[:, 1:3], side)
+        room = torch.tensor([height - side, width - side], device=images.device)
+        corner = (-offset).clamp(min=0) + (u[:, 3:] * (room - offset.abs() + 1)).long()
+        first, second = (cut(images, window_index(c, side, width), side) for c in (corner, corner + offset))
+        return first, second, position
+
+    def extra_repr(self) -> str:
+        """The patch size, for `repr`."""
+        return f"patch_size={self.patch_size}"
+
+
+def neighbour_offset(position: Tensor, uniform: Tensor, side: int) -> Tensor:
+    """Rows and columns from the first to the second patch: position (B,), uniform (B, 2) -> (B, 2) int64."""
+    cell = position + (position >= 4)  # 0..8, the centre skipped
+    direction = torch.stack([cell // 3 - 1, cell % 3 - 1], dim=1)
+    return direction * (3 * side // 4 + (uniform * max(side // 4, 1)).long())

@@ -1,0 +1,149 @@
+"""Views for contrastive learning: the weak augmentation A_0, and two weak views of each strong class (eq. 4)."""
+
+import math
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from medmix.appearance import apply_colour, colour_matrix
+from medmix.checks import check_images, check_probability
+
+Params = dict[str, Tensor]
+
+
+class StrongAugmentation(Protocol):
+    """What `MultiClassViews` asks of a strong augmentation: images of a given class."""
+
+    def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
+        """Images (B, C, H, W) of class `label`."""
+
+
+class WeakAugmentation(nn.Module):
+    """Random resized crop, horizontal flip, colour jitter and grayscale: the weak augmentation A_0.
+
+    Crop and flip are one resampling, jitter and grayscale one affine colour map per image. The map is clamped once, at
+    the end, and its order is brightness, contrast, saturation, hue.
+
+    Args:
+        size: Output side, or (height, width), in pixels.
+        scale: Smallest and largest area of the crop as a fraction of the image.
+        ratio: Smallest and largest aspect ratio of the crop.
+        flip_p: Probability of a horizontal flip.
+        color_jitter: Brightness, contrast, saturation and hue strengths.
+        jitter_p: Probability of the colour jitter.
+        grayscale_p: Probability of a grey image (only with three channels).
+
+    Example:
+        >>> WeakAugmentation(32)(torch.rand(4, 3, 64, 64)).shape
+        torch.Size([4, 3, 32, 32])
+    """
+
+    def __init__(
+        self,
+        size: int | tuple[int, int],
+        *,
+        scale: tuple[float, float] = (0.8, 1.0),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip_p: float = 0.5,
+        color_jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+        jitter_p: float = 0.8,
+        grayscale_p: float = 0.2,
+    ) -> None:
+        super().__init__()
+        for p in (flip_p, jitter_p, grayscale_p):
+            check_probability(p)
+        if not 0 < scale[0] <= scale[1] <= 1:
+            raise ValueError(f"expected 0 < smallest <= largest <= 1 in scale (crop area), got {scale}")
+        self.size = (size, size) if isinstance(size, int) else size
+        self.scale, self.ratio, self.flip_p = scale, ratio, flip_p
+        self.color_jitter, self.jitter_p, self.grayscale_p = color_jitter, jitter_p, grayscale_p
+
+    def forward(self, images: Tensor, params: Params | None = None, generator: torch.Generator | None = None) -> Tensor:
+        """Augment images (B, C, H, W) in [0, 1] to (B, C, *size).
+
+        Args:
+            images: Images, floats in [0, 1].
+            params: Parameters of `forward_parameters`, to replay them.
+            generator: Source of randomness; None is torch's global one.
+        """
+        check_images(images)
+        if params is None:
+            params = self.forward_parameters(images.shape, generator=generator, device=images.device)
+        work = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
+        grid = F.affine_grid(params["crop"].to(work.dtype), [len(work), 1, *self.size], align_corners=False)
+        work = F.grid_sample(work, grid, padding_mode="border", align_corners=False)
+        colour = colour_matrix(work, self.color_jitter, params["colour"], params["grayscale"] > 0.5)
+        return apply_colour(work, *colour).to(images.dtype)
+
+    def forward_parameters(
+        self,
+        batch_shape: torch.Size | tuple[int, ...],
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> Params:
+        """Draw the crop as an affine map (B, 2, 3), the colour uniforms (B, 4) and the grayscale flags (B,)."""
+        drawn_on = generator.device if generator is not None else torch.device(device or "cpu")
+        u = torch.rand((batch_shape[0], 12), generator=generator, device=drawn_on).to(device or drawn_on)
+        height, width = crop_size(u[:, 0], u[:, 1], self.scale, self.ratio, batch_shape[3] / batch_shape[2])
+        flip = torch.where(u[:, 2] < self.flip_p, -1.0, 1.0)
+        zero = torch.zeros_like(flip)
+        shift_y, shift_x = (1 - height) * (2 * u[:, 3] - 1), (1 - width) * (2 * u[:, 4] - 1)
+        crop = torch.stack([width * flip, zero, shift_x, zero, height, shift_y], dim=1).view(-1, 2, 3)
+        colour = torch.where(u[:, 5:6] < self.jitter_p, u[:, 6:10], torch.full_like(u[:, 6:10], 0.5))
+        grey = (u[:, 10] < self.grayscale_p).float() * (batch_shape[1] == 3)
+        return {"crop": crop, "colour": colour, "grayscale": grey}
+
+    def extra_repr(self) -> str:
+        """All options, for `repr`."""
+        names = ("size", "scale", "ratio", "flip_p", "color_jitter", "jitter_p", "grayscale_p")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+
+def crop_size(
+    area: Tensor, aspect: Tensor, scale: tuple[float, float], ratio: tuple[float, float], image_aspect: float
+) -> tuple[Tensor, Tensor]:
+    """Height and width of random crops as fractions of the image, from uniforms (B,); what sticks out is trimmed."""
+    share = scale[0] + (scale[1] - scale[0]) * area
+    log_ratio = math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * aspect
+    stretch = torch.exp(log_ratio) / image_aspect
+    return (share / stretch).sqrt().clamp(max=1), (share * stretch).sqrt().clamp(max=1)
+
+
+class MultiClassViews(nn.Module):
+    """Two weak views of every image under every strong class: x^(n, 0) and x^(n, 1) of equation (4).
+
+    Args:
+        strong: The strong augmentation, `MedMix` or another with its `augment_as`; a class is built with its defaults.
+        weak: The weak augmentation, called on all strongly augmented images at once.
+        num_classes: Number of strong classes C (0..C-1).
+
+    Example:
+        >>> views = MultiClassViews(MedMix, WeakAugmentation(64), num_classes=4)
+        >>> view_a, view_b, labels = views(torch.rand(2, 3, 64, 64))
+        >>> view_a.shape, labels
+        (torch.Size([8, 3, 64, 64]), tensor([0, 1, 2, 3, 0, 1, 2, 3]))
+    """
+
+    def __init__(
+        self, strong: StrongAugmentation | type[StrongAugmentation], weak: WeakAugmentation, num_classes: int = 4
+    ) -> None:
+        super().__init__()
+        self.strong = strong() if isinstance(strong, type) else strong
+        self.weak = weak
+        self.num_classes = num_classes
+
+    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Make the views of images (B, C, H, W) in [0, 1].
+
+        Returns:
+            First views and second views (B * classes, C, h, w), and labels (B * classes,) int64. Row i of both is one
+            strongly augmented image; an image's classes stand next to each other.
+        """
+        check_images(images)
+        per_class = [self.strong.augment_as(images, label, generator=generator) for label in range(self.num_classes)]
+        strong = torch.stack(per_class, dim=1).flatten(0, 1)  # (B * classes, C, H, W)
+        labels = torch.arange(self.num_classes, device=images.device).repeat(len(images))
+        view_a, view_b = self.weak(torch.cat([strong, strong]), generator=generator).chunk(2)
+        return view_a, view_b, labels
