@@ -23,10 +23,26 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
-from medmix import MedMix, MultiClassViews, NeighbourPatches, PermutationClasses, WeakAugmentation
+from medmix import (
+    CutMixClasses,
+    MedMix,
+    MultiClassViews,
+    NeighbourPatches,
+    NoiseClasses,
+    PermutationClasses,
+    RotationClasses,
+    WeakAugmentation,
+)
 from msacl_loss import LossTerms, MSACLLoss, estimate_centres
 
 NUM_CLASSES = 4
+STRONG = {
+    "medmix": MedMix,
+    "permutation": PermutationClasses,
+    "rotation": RotationClasses,
+    "cutmix": CutMixClasses,
+    "noise": NoiseClasses,
+}
 
 
 @dataclass
@@ -59,7 +75,8 @@ class TrainingStep(nn.Module):
         backbone, width = make_backbone(config.arch, config.init)
         self.encoder = Encoder(backbone, width)
         msacl = config.method == "msacl"
-        strong = MedMix(size=(config.lesion_min, config.lesion_max)) if msacl else PermutationClasses()
+        size = {"size": (config.lesion_min, config.lesion_max)} if config.strong in ("medmix", "cutmix") else {}
+        strong = STRONG[config.strong](**size)
         weak = WeakAugmentation(config.size, scale=(config.crop_min, 1.0))
         self.views = MultiClassViews(strong=strong, weak=weak, num_classes=NUM_CLASSES)
         self.patches = NeighbourPatches(config.size // 4)
@@ -167,7 +184,7 @@ class Pretraining:
 
 def own_rows(rows: Tensor) -> Tensor:
     """This process's share of the rows of a batch; all of them where there is one process."""
-    return rows[dist.get_rank() :: dist.get_world_size()] if dist.is_initialized() else rows
+    return rows.tensor_split(dist.get_world_size())[dist.get_rank()] if dist.is_initialized() else rows
 
 
 def describe(epoch: int, row: dict[str, float]) -> str:
@@ -222,7 +239,7 @@ def parse_args() -> tuple[argparse.Namespace, Config]:
     parser.add_argument("--data", type=Path, required=True, help="folder with train/normal")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", action="store_true")
-    choices = {"arch": ARCHITECTURES, "init": INITS, "method": ("msacl", "ccd")}
+    choices = {"arch": ARCHITECTURES, "init": INITS, "method": ("msacl", "ccd"), "strong": tuple(STRONG)}
     for field in fields(Config):
         option = "--" + field.name.replace("_", "-")
         parser.add_argument(option, type=field.type, default=field.default, choices=choices.get(field.name))
