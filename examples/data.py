@@ -150,12 +150,13 @@ def random_crops(photograph: Tensor, count: int, size: int, generator: torch.Gen
 def draw_lesions(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Paint exudate-like (bright yellow) or haemorrhage-like (dark red) blobs; returns images and masks.
 
-    A blob is where smooth noise, weighted by the distance to a random place, is high.
+    They are faint: a pixel changes by at most 40 %. A blob is where smooth noise, weighted by the distance to a random
+    place, is high.
     """
     count, _, size, _ = images.shape
     noise = F.interpolate(torch.rand(count, 1, 10, 10, generator=generator), size=(size, size), mode="bicubic")
     place = 0.25 + 0.5 * torch.rand(count, 2, generator=generator)
-    reach = 0.12 + 0.10 * torch.rand(count, 1, 1, generator=generator)
+    reach = 0.08 + 0.08 * torch.rand(count, 1, 1, generator=generator)
     axis = (torch.arange(size) + 0.5) / size
     squared = (axis[None, :, None] - place[:, 0, None, None]) ** 2 + (
         axis[None, None, :] - place[:, 1, None, None]
@@ -165,5 +166,5 @@ def draw_lesions(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Te
     bright = torch.rand(count, 1, 1, 1, generator=generator) < 0.5
     exudate, haemorrhage = torch.tensor([245.0, 225, 130]), torch.tensor([110.0, 20, 15])
     colour = torch.where(bright, exudate[:, None, None], haemorrhage[:, None, None])
-    painted = images * (1 - 0.8 * opacity) + colour * 0.8 * opacity
+    painted = images * (1 - 0.4 * opacity) + colour * 0.4 * opacity
     return painted.round().to(torch.uint8), opacity > 0.5
