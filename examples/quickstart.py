@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import torch
-from data import Batches, Dataset, retina_crops, labelled_batches
+from data import Batches, Dataset, labelled_batches, retina_crops
 from figures import save_heat_maps
 from pretrain import Config, Pretraining, pretrain
 from torch import nn

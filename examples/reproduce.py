@@ -18,7 +18,7 @@ from statistics import mean, stdev
 
 import torch
 from baselines import trivial_scores
-from data import Batches, Dataset, draw_lesions, read_folder, labelled_batches
+from data import Batches, Dataset, draw_lesions, labelled_batches, read_folder
 from encoders import ARCHITECTURES, INITS, make_backbone
 from figures import save_heat_maps, save_tsne
 from pretrain import Config, pretrain

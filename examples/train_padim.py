@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from data import Batches, read_folder, labelled_batches
+from data import Batches, labelled_batches, read_folder
 from encoders import ARCHITECTURES, INITS, load_backbone, make_backbone
 from figures import save_heat_maps
 
