@@ -236,7 +236,8 @@ def with_progress(loader: Iterable[Any], description: str, progress: bool) -> It
     if not progress:
         return loader
     try:
-        from tqdm import tqdm
+        from tqdm import tqdm  # type: ignore[import-untyped]
     except ImportError:
         return loader
-    return tqdm(loader, desc=description, leave=False)
+    bar: Iterable[Any] = tqdm(loader, desc=description, leave=False)
+    return bar

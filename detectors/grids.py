@@ -1,6 +1,7 @@
 """How a backbone's maps become nested grids: which layers share a grid, what is padded, what is joined."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ class GridPlan(NamedTuple):
 
     def levels_of(self, maps: Sequence[Tensor], channels: Tensor) -> list[Tensor]:
         """Select channels and join the maps of each level: (B, c, rows, columns), coarse to fine."""
-        own = [part - start for part, start in zip(channels.split(self.counts), self.starts, strict=True)]
+        own = [part - start for part, start in zip(torch.split(channels, self.counts), self.starts, strict=True)]
         return [
             torch.cat([self.fit(maps[k].index_select(1, own[k]), size) for k in group], 1)
             for group, size in zip(self.groups, self.sizes, strict=True)
@@ -72,7 +73,7 @@ def padded(sizes: list[Size]) -> list[Size] | None:
     """Grids of at least these sizes, coarse to fine, each a whole multiple of the one before; None if they cross."""
     rows, columns = sizes[0]
     grids = [sizes[0]]
-    for (coarse_rows, coarse_columns), (fine_rows, fine_columns) in zip(sizes, sizes[1:], strict=False):
+    for (coarse_rows, coarse_columns), (fine_rows, fine_columns) in pairwise(sizes):
         if fine_rows < coarse_rows or fine_columns < coarse_columns:
             return None
         rows, columns = rows * -(-fine_rows // coarse_rows), columns * -(-fine_columns // coarse_columns)

@@ -27,5 +27,5 @@ class LateBuffers(nn.Module):
         for name in self._late_buffers:
             saved = state_dict.get(prefix + name)
             setattr(self, name, None if saved is None else torch.empty_like(saved, device=device))
-        super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call]
+        super()._load_from_state_dict(state_dict, prefix, *args)
         self.after_load()

@@ -119,7 +119,7 @@ def aupro(maps: Array, masks: Array, limit: float = 0.3) -> float:
 
 def region_weights(masks: Array) -> npt.NDArray[np.float64]:
     """For each pixel of a region, 1 / (its size x the number of regions): a region's pixels sum to 1 / regions."""
-    from scipy.ndimage import label
+    from scipy.ndimage import label  # type: ignore[import-untyped]
 
     weights = np.zeros(masks.shape)
     regions = 0

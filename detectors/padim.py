@@ -256,10 +256,10 @@ def draw_channels(total: int, count: int | None, seed: int) -> Tensor:
 
 def check_channels(channels: Tensor, total: int) -> Tensor:
     """Given channels, ascending; refuses repeated ones and those that do not exist."""
-    unique = channels.unique()
-    if len(unique) != len(channels) or unique[0] < 0 or unique[-1] >= total:
+    ascending = sorted(set(channels.tolist()))
+    if len(ascending) != len(channels) or ascending[0] < 0 or ascending[-1] >= total:
         raise ValueError(f"expected distinct channels in [0, {total}), got {channels.tolist()}")
-    return unique
+    return torch.tensor(ascending)
 
 
 def check_options(num_features: int | None, blur_sigma: float, top_fraction: float, channels: Tensor | None) -> None:
