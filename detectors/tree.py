@@ -35,7 +35,7 @@ def to_tree(values: Tensor, levels: Sequence[Level], level: int) -> Tensor:
         values = values.view(batch, -1).t().contiguous().view(channels, rows, columns, batch).permute(3, 0, 1, 2)
     split = values.reshape(batch, channels, *row_factors, *column_factors)
     order = [axis for k in range(depth) for axis in (2 + k, 2 + depth + k)]
-    return split.permute(*order, 1, 0).reshape(-1, channels, batch)
+    return split.permute(*order, 1, 0).reshape(-1, channels, batch).contiguous()
 
 
 def from_tree(values: Tensor, levels: Sequence[Level], level: int) -> Tensor:
