@@ -46,7 +46,7 @@ def sample_layout(
     fit = shrinkage(centres, radii)  # (B, L + 1)
     if foreground is not None:
         fit = fit * is_inside(centres, foreground)
-    best = fit.argmax(dim=1)  # (B,)
+    best = fit.clamp(max=1).argmax(dim=1)  # (B,) the first layout that fits, or the one that shrinks least
     row = torch.arange(len(best), device=best.device)
     centre, radius = centres[row, best], radii[row, best] * fit[row, best].clamp(max=1)[:, None]
     return centre, radius if foreground is None else fit_radius(centre, radius, foreground)
