@@ -15,17 +15,18 @@ ARCHITECTURES = ("resnet18", "efficientnet_lite0")
 
 
 class Encoder(nn.Module):
-    """f_theta of the paper (4.2): a backbone and an MLP that maps its pooled features to the 128-d space Z."""
+    """f_theta of the paper (4.2): a backbone and an MLP that maps its pooled features to the 128-d space Z.
+
+    The MLP has no batch-norm: with it, embeddings start ten times larger and the centring term (3) outweighs the rest.
+    """
 
     def __init__(self, backbone: nn.Module, num_features: int, embedding_dim: int = 128) -> None:
         super().__init__()
         self.backbone = backbone
         self.projection = nn.Sequential(
             nn.Linear(num_features, num_features),
-            nn.BatchNorm1d(num_features),
             nn.ReLU(),
             nn.Linear(num_features, num_features),
-            nn.BatchNorm1d(num_features),
             nn.ReLU(),
             nn.Linear(num_features, embedding_dim),
         )

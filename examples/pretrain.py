@@ -18,6 +18,7 @@ import torch
 import torch.distributed as dist
 from data import Batches, read_folder
 from encoders import ARCHITECTURES, INITS, Encoder, make_backbone, save_backbone
+from joined_batch_norm import join_batch_norm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
@@ -62,7 +63,7 @@ class Config:
     lesion_min: float = 1 / 4
     lesion_max: float = 1 / 2.3
     crop_min: float = 0.8
-    centring_weight: float = 1.0
+    centring_weight: float = 0.1
     seed: int = 0
     device: str = "cpu"
 
@@ -116,8 +117,9 @@ class Pretraining:
         order = torch.Generator().manual_seed(config.seed)
         self.batches = Batches(images, batch_size=config.batch_size, generator=order, drop_last=True)
         self.plain_batches = Batches(images, batch_size=config.batch_size)
-        self.step = TrainingStep(config).to(config.device)
-        self.model = DistributedDataParallel(self.step) if dist.is_initialized() else self.step
+        self.step = self.model = TrainingStep(config).to(config.device)
+        if dist.is_initialized():
+            self.model = DistributedDataParallel(join_batch_norm(self.step))
         self.optimiser = torch.optim.SGD(self.step.parameters(), lr=config.lr, momentum=0.9, weight_decay=3e-4)
         steps = config.epochs * len(self.batches)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimiser, steps)

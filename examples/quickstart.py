@@ -30,14 +30,14 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("runs/quickstart"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
 
     data = retina_crops(64, torch.Generator().manual_seed(args.seed))
-    config = Config(epochs=args.epochs, batch_size=16, seed=args.seed)
+    config = Config(epochs=args.epochs, batch_size=16, lr=0.03, seed=args.seed)
     untrained = copy.deepcopy(Pretraining(data.train, config).step.encoder.backbone).eval()
     trained = pretrain(data.train, config)
 

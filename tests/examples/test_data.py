@@ -1,0 +1,74 @@
+from pathlib import Path
+
+import pytest
+import torch
+from data import Batches, draw_lesions, read_folder, retina_crops
+from torchvision.io import write_png
+
+
+def write_images(folder: Path, count: int, channels: int = 3) -> None:
+    folder.mkdir(parents=True)
+    for i in range(count):
+        write_png(torch.full((channels, 20, 30), 10 * i, dtype=torch.uint8), str(folder / f"{i:02}.png"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_images(tmp_path / "train/normal", 4)
+    write_images(tmp_path / "test/normal", 2)
+    write_images(tmp_path / "test/abnormal", 3)
+    write_images(tmp_path / "test/masks", 3, channels=1)
+    return tmp_path
+
+
+def test_folder_is_read_with_labels_and_masks(folder: Path) -> None:
+    data = read_folder(folder, 16)
+    assert data.train.shape == (4, 3, 16, 16)
+    assert data.labels.tolist() == [0, 0, 1, 1, 1]
+    assert data.masks is not None
+    assert data.masks.shape == (5, 1, 16, 16)
+    assert not data.masks.any()  # the masks written above are darker than half
+
+
+def test_missing_folder_says_what_layout_is_expected(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="train/normal, test/normal, test/abnormal"):
+        read_folder(tmp_path, 16)
+
+
+def test_unreadable_image_is_named(folder: Path) -> None:
+    (folder / "train/normal/99.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"99\.png is not a readable image"):
+        read_folder(folder, 16)
+
+
+def test_missing_mask_is_named(folder: Path) -> None:
+    (folder / "test/masks/01.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"01\.png"):
+        read_folder(folder, 16)
+
+
+def test_batches_shuffle_reproducibly_and_scale() -> None:
+    images = torch.arange(10, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 2, 2)
+    order = [
+        torch.cat(list(Batches(images, batch_size=4, generator=torch.Generator().manual_seed(1)))) for _ in range(2)
+    ]
+    assert torch.equal(*order)
+    assert torch.equal(order[0].sort(0).values * 255, images.float())
+    assert len(Batches(images, batch_size=4)) == 3
+    assert len(list(Batches(images, batch_size=4, drop_last=True))) == 2
+
+
+def test_retina_crops_carry_lesions_only_where_the_mask_says() -> None:
+    data = retina_crops(32, torch.Generator().manual_seed(0), train=4, test=6)
+    clean = retina_crops(32, torch.Generator().manual_seed(0), train=4, test=6)
+    assert data.masks is not None
+    assert data.masks.flatten(1).any(1).tolist() == data.labels.bool().tolist()
+    assert torch.equal(data.test, clean.test)
+
+
+def test_drawn_lesions_change_each_image() -> None:
+    images = torch.full((5, 3, 64, 64), 128, dtype=torch.uint8)
+    painted, masks = draw_lesions(images, torch.Generator().manual_seed(0))
+    changed = (painted != images).any(1, keepdim=True)
+    assert changed.flatten(1).any(1).all()
+    assert not (masks & ~changed).any()
