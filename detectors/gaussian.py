@@ -214,8 +214,8 @@ def whiten(centred: list[Tensor], whitening: Tensor, levels: Sequence[Level]) ->
 
 def add_product(total: Tensor, weight: Tensor, values: Tensor) -> None:
     """Add weight @ values, batched over cells: total (n, r, B), weight (n, r, c), values (n, c, B)."""
-    if values.shape[-1] == 1:  # as row times matrix: three times as fast on the CPU (.mT has other strides: slow)
-        total.view(len(total), 1, -1).baddbmm_(values.view(len(values), 1, -1), weight.mT)
+    if values.shape[-1] == 1:  # row times matrix is three times as fast on the CPU; .mT has strides that are slow
+        total.view(len(total), 1, total.shape[1]).baddbmm_(values.view(len(values), 1, values.shape[1]), weight.mT)
     else:
         total.baddbmm_(weight, values)
 

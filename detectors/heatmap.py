@@ -29,12 +29,14 @@ def resize_and_blur_matrix(size: int, out_size: int, sigma: float) -> Tensor:
         raise ValueError(f"expected sizes >= 1 and sigma >= 0, got {size}, {out_size} and {sigma}")
     unit = torch.eye(size, dtype=torch.float64)[None]  # (1, size, size): row i is the i-th unit signal
     resize = F.interpolate(unit, size=out_size, mode="linear")[0].T  # (out_size, size)
-    return blur_matrix(out_size, sigma) @ resize if sigma > 0 else resize
+    return blur_matrix(out_size, sigma) @ resize
 
 
 def blur_matrix(size: int, sigma: float) -> Tensor:
     """Return the matrix (size, size) of a Gaussian filter with reflected borders, in float64."""
     radius = int(4 * sigma + 0.5)
+    if radius == 0:
+        return torch.eye(size, dtype=torch.float64)
     offsets = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-(offsets.double() ** 2) / (2 * sigma**2))
     sources = reflect(torch.arange(size)[:, None] + offsets, size)  # (size, 2 radius + 1)

@@ -111,9 +111,10 @@ def aupro(maps: Array, masks: Array, limit: float = 0.3) -> float:
     last = np.append(ordered[1:] != ordered[:-1], True)  # of pixels of the same score
     rate = np.append(0.0, np.cumsum(~lesion)[last] / (~lesion).sum())
     share = np.append(0.0, np.cumsum(weights[order])[last])
-    below = rate < limit
-    x = np.append(rate[below], limit)
-    y = np.append(share[below], np.interp(limit, rate, share))
+    end = int(np.searchsorted(rate, limit))  # first point at or beyond the limit; the curve may jump there
+    slope = (share[end] - share[end - 1]) / (rate[end] - rate[end - 1])
+    x = np.append(rate[:end], limit)
+    y = np.append(share[:end], share[end - 1] + slope * (limit - rate[end - 1]))
     return float(min(np.sum(np.diff(x) * (y[1:] + y[:-1]) / 2) / limit, 1.0))
 
 

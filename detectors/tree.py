@@ -32,10 +32,10 @@ def to_tree(values: Tensor, levels: Sequence[Level], level: int) -> Tensor:
     row_factors, column_factors = factors(levels, level)
     depth = len(row_factors)
     if values.is_contiguous():  # two copies, but both along long rows: twice as fast as one
-        values = values.view(batch, -1).t().contiguous().view(channels, rows, columns, batch).permute(3, 0, 1, 2)
+        values = values.flatten(1).t().contiguous().view(channels, rows, columns, batch).permute(3, 0, 1, 2)
     split = values.reshape(batch, channels, *row_factors, *column_factors)
     order = [axis for k in range(depth) for axis in (2 + k, 2 + depth + k)]
-    return split.permute(*order, 1, 0).reshape(-1, channels, batch).contiguous()
+    return split.permute(*order, 1, 0).reshape(rows * columns, channels, batch).contiguous()
 
 
 def from_tree(values: Tensor, levels: Sequence[Level], level: int) -> Tensor:
@@ -65,7 +65,7 @@ def position(levels: Sequence[Level], level: int, cell: int) -> tuple[int, int]:
 
 def grouped(block: Tensor, ancestors: int) -> Tensor:
     """View (cells, rows, columns) as (ancestors, cells / ancestors * rows, columns)."""
-    return block.view(ancestors, -1, block.shape[-1])
+    return block.view(ancestors, len(block) // ancestors * block.shape[1], block.shape[2])
 
 
 def mean_sizes(levels: Sequence[Level]) -> list[int]:

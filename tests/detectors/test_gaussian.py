@@ -1,0 +1,198 @@
+"""Nested Gaussians against numpy per position, scikit-learn, and themselves in another order."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.covariance import EmpiricalCovariance
+from sklearn.utils.estimator_checks import check_estimator
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from detectors.gaussian import NestedGaussian
+from detectors.tree import Level, from_tree, position, to_tree
+
+GRIDS = [
+    [(3, 2, 2)],
+    [(4, 1, 1), (3, 3, 2)],
+    [(5, 2, 3), (4, 4, 9), (3, 8, 9)],
+    [(2, 1, 2), (3, 2, 2), (1, 6, 4), (2, 6, 8)],
+    [(0, 2, 2), (3, 4, 4)],
+]
+
+
+def sample(grids: list[tuple[int, int, int]], count: int, seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(count, *grid, generator=generator) for grid in grids]
+
+
+def numpy_distances(train: list[Tensor], test: list[Tensor], eps: float) -> np.ndarray:
+    """Squared distances by the definition: upsample, concatenate, mean, covariance, inverse at each position."""
+    size = train[-1].shape[2:]
+    x, y = (
+        torch.cat([F.interpolate(m, size=size) for m in maps if m.shape[1]], 1).double().numpy()
+        for maps in (train, test)
+    )
+    distances = np.empty((len(y), *size))
+    for row, column in np.ndindex(*size):
+        here, there = x[:, :, row, column], y[:, :, row, column]
+        precision = np.linalg.inv(np.cov(here, rowvar=False).reshape(x.shape[1], -1) + eps * np.eye(x.shape[1]))
+        shift = there - here.mean(0)
+        distances[:, row, column] = np.einsum("ni,ij,nj->n", shift, precision, shift)
+    return distances
+
+
+@pytest.mark.parametrize("grids", GRIDS)
+@pytest.mark.parametrize("test_count", [1, 5])
+def test_equals_numpy_per_position(grids: list[tuple[int, int, int]], test_count: int) -> None:
+    train, test = sample(grids, 23), sample(grids, test_count, seed=1)
+    gaussian = NestedGaussian(0.01)
+    for start in range(0, 23, 7):
+        gaussian.update([m[start : start + 7] for m in train])
+    got = gaussian.finalize().squared_distance(test).numpy()
+    np.testing.assert_allclose(got, numpy_distances(train, test, 0.01), rtol=2e-5)
+
+
+def test_equals_empirical_covariance_of_scikit_learn() -> None:
+    x = sample([(4, 1, 1)], 50)
+    got = NestedGaussian(eps=0.0).update(x).finalize().squared_distance(x).flatten().numpy()
+    want = EmpiricalCovariance().fit(x[0].flatten(1).double()).mahalanobis(x[0].flatten(1).double())
+    np.testing.assert_allclose(got, want * 49 / 50, rtol=1e-5)  # scikit-learn divides by N
+
+
+@given(data=st.data(), seed=st.integers(0, 2**32))
+def test_order_and_split_do_not_matter(data: st.DataObject, seed: int) -> None:
+    grids = data.draw(st.sampled_from(GRIDS))
+    count = data.draw(st.integers(2, 20))
+    cuts = sorted(data.draw(st.sets(st.integers(1, count - 1))))
+    maps = sample(grids, count, seed)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    whole, parts = NestedGaussian().update(maps), NestedGaussian()
+    for rows in order.tensor_split(cuts):
+        parts.update([m[rows] for m in maps])
+    want, got = (g.finalize().squared_distance(maps) for g in (whole, parts))
+    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@given(split=st.integers(1, 18), seed=st.integers(0, 2**32))
+def test_merge_equals_one_fit(split: int, seed: int) -> None:
+    maps = sample(GRIDS[1], 20, seed)
+    whole = NestedGaussian().update(maps).finalize()
+    left = NestedGaussian().update([m[:split] for m in maps])
+    right = NestedGaussian().update([m[split:] for m in maps])
+    got = left.merge(right).finalize().squared_distance(maps)
+    torch.testing.assert_close(got, whole.squared_distance(maps), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("offset", "spread"), [(1e3, 1e-2), (1e4, 1.0), (0.0, 1e-6), (-1e3, 10.0)])
+def test_mean_far_above_the_spread(offset: float, spread: float) -> None:
+    train, test = ([offset + spread * m for m in sample(GRIDS[2], n, seed=n)] for n in (40, 3))
+    gaussian = NestedGaussian(0.01)
+    for start in range(0, 40, 16):
+        gaussian.update([m[start : start + 16] for m in train])
+    got = gaussian.finalize().squared_distance(test).numpy()
+    np.testing.assert_allclose(got, numpy_distances(train, test, 0.01), rtol=1e-4)
+
+
+def test_constant_channels_and_fewer_images_than_channels() -> None:
+    train, test = sample([(30, 2, 2), (20, 4, 4)], 3), sample([(30, 2, 2), (20, 4, 4)], 2, seed=1)
+    train[0][:, :5] = 7.0
+    got = NestedGaussian(0.01).update(train).finalize().squared_distance(test).numpy()
+    np.testing.assert_allclose(got, numpy_distances(train, test, 0.01), rtol=1e-4)
+
+
+def test_singular_covariance_names_the_position_and_the_fix() -> None:
+    maps = sample([(2, 2, 2), (3, 4, 6)], 20)
+    maps[1][:, 1, 2, 5] = 0.0
+    with pytest.raises(ValueError, match=r"row 2, column 5 of the 4 x 6 grid.*eps above 0"):
+        NestedGaussian(eps=0.0).update(maps).finalize()
+
+
+def test_too_few_samples() -> None:
+    with pytest.raises(ValueError, match="at least 2 samples"):
+        NestedGaussian().update(sample(GRIDS[0], 1)).finalize()
+    with pytest.raises(ValueError, match="update first"):
+        NestedGaussian().finalize()
+
+
+def test_wrong_grids() -> None:
+    with pytest.raises(ValueError, match="divide the next finer one"):
+        NestedGaussian().update(sample([(2, 2, 2), (2, 3, 4)], 3))
+    with pytest.raises(ValueError, match="expected maps"):
+        NestedGaussian().update(sample(GRIDS[0], 3)).update(sample(GRIDS[1], 3))
+    with pytest.raises(ValueError, match="same grids"):
+        NestedGaussian().update(sample(GRIDS[0], 3)).merge(NestedGaussian().update(sample(GRIDS[1], 3)))
+    with pytest.raises(ValueError, match="eps"):
+        NestedGaussian(eps=-1.0)
+
+
+def test_copies_predict_alike() -> None:
+    maps = sample(GRIDS[2], 9)
+    gaussian = NestedGaussian().update(maps).finalize()
+    loaded = NestedGaussian()
+    loaded.load_state_dict(gaussian.state_dict())
+    for other in (loaded, copy.deepcopy(gaussian), pickle.loads(pickle.dumps(gaussian))):
+        assert torch.equal(other.squared_distance(maps), gaussian.squared_distance(maps))
+
+
+def test_half_keeps_the_precision_of_the_state() -> None:
+    gaussian = NestedGaussian().update(sample(GRIDS[1], 5)).finalize()
+    before = gaussian.state_dict()
+    after = gaussian.half().state_dict()
+    assert all(torch.equal(before[k], after[k]) and before[k].dtype == after[k].dtype for k in before)
+
+
+@pytest.mark.parametrize("damage", ["mean", "moments", "whitening", "layout"])
+def test_inconsistent_state_is_refused(damage: str) -> None:
+    state = NestedGaussian().update(sample(GRIDS[2], 5)).finalize().state_dict()
+    state[damage] = state[damage][:-1]
+    with pytest.raises(ValueError, match="in the state"):
+        NestedGaussian().load_state_dict(state)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 3])
+def test_tree_order_round_trip(level: int) -> None:
+    levels = [Level(rows, columns, channels) for channels, rows, columns in GRIDS[3]]
+    values = torch.randn(2, 1, levels[level].rows, levels[level].columns)
+    tree = to_tree(values, levels, level)
+    assert torch.equal(from_tree(tree[:, 0], levels, level), values[:, 0])
+    row, column = position(levels, level, 1)
+    assert torch.equal(tree[1, 0], values[:, 0, row, column])
+
+
+class OnePosition(OutlierMixin, BaseEstimator):
+    """The Gaussian at one position as a scikit-learn estimator: X (N, features)."""
+
+    def __init__(self, eps: float = 0.01) -> None:
+        self.eps = eps
+
+    def fit(self, X: np.ndarray, y: None = None) -> "OnePosition":  # noqa: N803
+        X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
+        self.gaussian_ = NestedGaussian(self.eps).update([as_map(X)]).finalize()
+        self.offset_ = np.quantile(self.score_samples(X), 0.01)
+        return self
+
+    def score_samples(self, X: np.ndarray) -> np.ndarray:  # noqa: N803
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float32, reset=False)
+        return -self.gaussian_.squared_distance([as_map(X)]).flatten().sqrt().double().numpy()
+
+    def decision_function(self, X: np.ndarray) -> np.ndarray:  # noqa: N803
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: np.ndarray) -> np.ndarray:  # noqa: N803
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+
+def as_map(x: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.array(x))[..., None, None]
+
+
+def test_scikit_learn_accepts_the_one_position_gaussian() -> None:
+    check_estimator(OnePosition(), on_skip=None)

@@ -1,0 +1,151 @@
+"""Metrics against definitions written as loops, and the rules of `evaluate`."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.ndimage import label
+from torch import Tensor
+
+from detectors import evaluate
+from detectors.base import AnomalyDetector
+from detectors.metrics import auroc, aupro, dice, iou, oracle_threshold, overlap
+
+
+class Brightness(AnomalyDetector):
+    """Scores a pixel by its value: what `evaluate` should find is known."""
+
+    def fit(self, loader: Iterable[Any]) -> "Brightness":
+        for images in self.batches(loader):
+            self.remember_shape(images)
+        return self
+
+    def is_fitted(self) -> bool:
+        return self._shape is not None
+
+    def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = images.mean(1, keepdim=True)
+        return maps.flatten(1).amax(1), maps
+
+
+def slow_aupro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
+    """Thresholds one by one, regions one by one."""
+    regions = []
+    for number, mask in enumerate(masks):
+        numbers, count = label(mask, structure=np.ones((3, 3)))
+        regions += [(number, numbers == k + 1) for k in range(count)]
+    points = [(0.0, 0.0)]
+    for threshold in np.unique(maps)[::-1]:
+        found = maps >= threshold
+        rate = (found & ~masks).sum() / (~masks).sum()
+        points.append((rate, np.mean([found[number][region].mean() for number, region in regions])))
+    area = 0.0
+    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+        if x0 < limit:
+            stop = min(x1, limit)
+            y_stop = y1 if x1 <= limit else y0 + (y1 - y0) * (limit - x0) / (x1 - x0)
+            area += (stop - x0) * (y0 + y_stop) / 2
+    return area / limit
+
+
+@given(seed=st.integers(0, 2**32), levels=st.sampled_from([3, 10, 1000]), limit=st.sampled_from([0.05, 0.3, 1.0]))
+def test_aupro_equals_the_loop(seed: int, levels: int, limit: float) -> None:
+    random = np.random.default_rng(seed)
+    maps = random.integers(0, levels, (3, 8, 9)) / levels
+    masks = random.random((3, 8, 9)) < 0.15
+    masks[0, 0, 0], masks[1] = True, False
+    np.testing.assert_allclose(aupro(maps, masks, limit), slow_aupro(maps, masks, limit), atol=1e-12)
+
+
+def test_perfect_and_inverted_maps() -> None:
+    masks = np.zeros((2, 16, 16), dtype=bool)
+    masks[0, 2:5, 3:9] = True
+    assert aupro(masks.astype(float), masks) == 1.0
+    assert aupro(1.0 - masks, masks) == 0.0
+    assert auroc(masks.astype(float), masks) == 1.0
+
+
+def test_empty_masks_are_defined() -> None:
+    empty, full = np.zeros((1, 4, 4), dtype=bool), np.ones((1, 4, 4), dtype=bool)
+    for metric in (dice, iou):
+        assert metric(empty, empty) == 1.0
+        assert metric(full, empty) == metric(empty, full) == 0.0
+        assert metric(full, full) == 1.0
+    maps = np.zeros((1, 4, 4))
+    values = [auroc(maps, empty), aupro(maps, empty), oracle_threshold(maps, empty), *overlap(maps, empty, 0).values()]
+    assert all(math.isnan(value) for value in values)
+
+
+@given(seed=st.integers(0, 2**32), levels=st.sampled_from([2, 5, 1000]))
+def test_no_threshold_beats_the_oracle(seed: int, levels: int) -> None:
+    random = np.random.default_rng(seed)
+    maps = random.integers(0, levels, (2, 6, 6)) / levels
+    masks = random.random((2, 6, 6)) < 0.3
+    masks[0, 0, 0] = True
+
+    def pooled_dice(threshold: float) -> float:
+        return float(dice((maps > threshold).reshape(1, -1, 1), masks.reshape(1, -1, 1))[0])
+
+    best = max(pooled_dice(t) for t in [-1.0, *np.unique(maps)])
+    assert pooled_dice(oracle_threshold(maps, masks)) == pytest.approx(best)
+
+
+def test_dice_and_iou_by_hand() -> None:
+    found, true = np.zeros((1, 2, 4), dtype=bool), np.zeros((1, 2, 4), dtype=bool)
+    found[0, 0, :3], true[0, 0, 1:] = True, True
+    assert dice(found, true)[0] == pytest.approx(2 * 2 / 6)
+    assert iou(found, true)[0] == pytest.approx(2 / 4)
+
+
+@pytest.fixture
+def detector() -> Brightness:
+    return Brightness().fit([torch.rand(4, 3, 8, 8)])
+
+
+def spots() -> tuple[Tensor, Tensor, Tensor]:
+    images, masks = 0.1 * torch.rand(4, 3, 8, 8), torch.zeros(4, 1, 8, 8, dtype=torch.bool)
+    masks[2:, :, 2:4, 2:5] = True
+    images[0, :, 0, 0] = 0.1  # no normal pixel is brighter
+    return images + masks, torch.tensor([0, 0, 1, 1]), masks
+
+
+def test_evaluate_perfect_detector(detector: Brightness) -> None:
+    images, labels, masks = spots()
+    detector.set_threshold([images[:2]], quantile=1.0)
+    got = evaluate(detector, [(images[:2], labels[:2], masks[:2]), (images[2:], labels[2:], masks[2:])])
+    assert {name for name, value in got.items() if value == 1.0} == {
+        "image_auroc", "pixel_auroc", "aupro", "dice", "iou", "oracle_dice", "oracle_iou",
+    }  # fmt: skip
+    assert 0 <= got["oracle_threshold"] < 1
+
+
+def test_evaluate_takes_every_kind_of_batch(detector: Brightness) -> None:
+    images, labels, masks = spots()
+    want = evaluate(detector, [(images, labels, masks)])
+    assert "dice" not in want  # no threshold from normal images yet
+    assert evaluate(detector, [{"image": images, "label": labels, "mask": masks}]) == want
+    assert evaluate(detector, [{"image": images, "gt_label": labels, "gt_mask": masks[:, 0].float()}]) == want
+    assert evaluate(detector, [(images[:2], labels[:2]), (images[2:], labels[2:], masks[2:])]) == want
+    assert evaluate(detector, [(images, labels.bool())]) == {"image_auroc": 1.0}
+    assert math.isnan(evaluate(detector, [(images[:2], labels[:2])])["image_auroc"])
+
+
+def test_evaluate_refuses(detector: Brightness) -> None:
+    images, labels, masks = spots()
+    with pytest.raises(ValueError, match="without labels"):
+        evaluate(detector, [images])
+    with pytest.raises(ValueError, match="mask for every anomalous image"):
+        evaluate(detector, [(images[:3], labels[:3]), (images[3:], labels[3:], masks[3:])])
+    with pytest.raises(ValueError, match="one label per image"):
+        evaluate(detector, [(images, labels[:3])])
+    with pytest.raises(ValueError, match="expected masks"):
+        evaluate(detector, [(images, labels, masks[..., :4])])
+    with pytest.raises(ValueError, match="used up"):
+        evaluate(detector, [])
+    with pytest.raises(ValueError, match="192 NaN"):
+        evaluate(detector, [(images[:1] * math.nan, labels[:1])])
