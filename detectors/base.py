@@ -12,6 +12,7 @@ values derived from buffers.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 from typing_extensions import Self
 
+from detectors.checkpoint import read_state, state_of_model
 from detectors.late_buffers import LateBuffers
 
 Shape = tuple[int, int, int]
@@ -130,6 +132,20 @@ class AnomalyDetector(LateBuffers, ABC):
     def score_samples(self, images: Tensor) -> npt.NDArray[np.float32]:
         """Return image scores (B,) with scikit-learn's sign: higher is more normal."""
         return -self.decision_function(images)
+
+    def load(self, file: str | Path) -> Self:
+        """Load `torch.save(detector.state_dict(), file)` without executing anything from the file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged, holds other objects than tensors, or a state of another detector.
+        """
+        state = state_of_model(read_state(file), file)
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"expected the state of a {type(self).__name__} made alike in {file}: {error}") from error
+        return self
 
     @property
     def device(self) -> torch.device:

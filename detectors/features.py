@@ -72,6 +72,15 @@ class FeatureExtractor(nn.Module):
             images = (images - self.mean) / self.std
         return as_maps(self.backbone(images), self.layers)
 
+    def fold(self) -> None:
+        """Join batch-norms with the convolutions before them, and compute in channels_last: same maps, faster.
+
+        Where torch.fx cannot trace the backbone, only the memory format changes.
+        """
+        if isinstance(self.backbone, TappedBackbone):
+            self.backbone = folded(self.backbone.backbone, self.backbone.layers) or self.backbone
+        self.backbone.to(memory_format=torch.channels_last)
+
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: features of an image must not depend on its batch."""
         return super().train(False)
@@ -122,6 +131,17 @@ def prepared(backbone: nn.Module, layers: Sequence[str] | None) -> nn.Module:
         children = ", ".join(name for name, _ in backbone.named_children())
         raise ValueError(f"expected layers among the backbone's submodules ({children}, ...), got unknown {missing}")
     return TappedBackbone(backbone, layers)
+
+
+def folded(backbone: nn.Module, layers: Sequence[str]) -> nn.Module | None:
+    """The part of the backbone that the layers need, with folded batch-norms; None if torch.fx cannot trace it."""
+    from torch.fx.experimental.optimization import fuse
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    try:
+        return fuse(create_feature_extractor(backbone, list(layers), suppress_diff_warning=True).eval())
+    except (torch.fx.proxy.TraceError, TypeError, ValueError, RuntimeError):
+        return None
 
 
 def as_maps(output: Any, layers: Sequence[str] | None) -> list[Tensor]:

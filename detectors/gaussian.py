@@ -6,7 +6,7 @@ d^2(p) = d^2[f_0](p_0) + d^2[f_1 | f_0](p_1) + ... gives each term at the resolu
 tree order (see `tree.py`), which makes every grouping a free view and every step a handful of batched products.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -175,10 +175,6 @@ class NestedGaussian(LateBuffers):
         """Restore the levels; refuse a state whose sizes do not fit them."""
         self.levels = [] if self.layout is None else [Level(*row) for row in self.layout.tolist()]
         check_state(self)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Follow `.to(device)`, but keep each buffer's precision: float16 holds neither mean nor moments."""
-        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def centre_on_mean(values: Tensor, out: Tensor) -> Tensor:

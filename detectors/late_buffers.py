@@ -1,13 +1,18 @@
 """Buffers that exist only after fitting, and modules whose state_dict loads before it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import Self
 
 
 class LateBuffers(nn.Module):
-    """A module with buffers that are None until they are assigned; loading a state_dict makes room for them."""
+    """A module with buffers that are None until they are assigned; loading a state_dict makes room for them.
+
+    Its own buffers (not its children's) keep their precision under `.half()`: it holds neither moments nor thresholds.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,3 +34,10 @@ class LateBuffers(nn.Module):
             setattr(self, name, None if saved is None else torch.empty_like(saved, device=device))
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.after_load()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Follow `.to(device)` with the own buffers, everything with the children."""
+        if recurse:
+            for child in self.children():
+                child._apply(fn)  # type: ignore[no-untyped-call]
+        return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse=False)  # type: ignore[no-any-return, no-untyped-call]

@@ -1,5 +1,6 @@
 """PaDiM (paper 3.3, eq. 12; Defard et al. 2011.08785): a Gaussian of backbone features at every position."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from detectors.features import FeatureExtractor, Normalisation
 from detectors.gaussian import NestedGaussian
 from detectors.grids import GridPlan, plan_grids
 from detectors.heatmap import resize_and_blur_matrix
+from detectors.tree import Level
 
 
 class PaDiM(AnomalyDetector):
@@ -92,6 +94,7 @@ class PaDiM(AnomalyDetector):
             self.register_late_buffer(name)
         for name in ("resize_rows", "resize_columns"):
             self.register_buffer(name, None, persistent=False)
+        self.register_load_state_dict_post_hook(check_state)  # type: ignore[no-untyped-call]
 
     def fit(self, loader: Iterable[Any], *, progress: bool = False, distributed: bool | None = None) -> Self:
         """Forget what was learnt and fit on normal images in one pass.
@@ -151,6 +154,20 @@ class PaDiM(AnomalyDetector):
         self.gaussian.finalize()
         return self
 
+    def for_inference(self) -> Self:
+        """Return a faster, smaller copy that only predicts: batch-norms folded, channels_last, no moments.
+
+        Scores agree to rounding. Save the detector itself, not this copy: its state_dict has other names.
+
+        Raises:
+            NotFittedError: Before `fit`.
+        """
+        self.require_fitted()
+        fast = copy.deepcopy(self)
+        fast.extract.fold()
+        fast.gaussian.moments = None
+        return fast
+
     def is_fitted(self) -> bool:
         """Whether the covariances are factorised."""
         return self.gaussian.whitening is not None
@@ -204,6 +221,9 @@ class PaDiM(AnomalyDetector):
             self._plan = self.resize_rows = self.resize_columns = None
             return
         shapes = [(c, rows, columns) for c, rows, columns in self.map_shapes.tolist()]
+        total = sum(c for c, _, _ in shapes)
+        if not 0 <= int(self.channels.min()) <= int(self.channels.max()) < total:
+            raise ValueError(f"expected channels in [0, {total}) in the state, got {self.channels.tolist()}")
         self._plan = plan_grids(shapes, self.channels, self.nested)
         matrices = (
             resize_and_blur_matrix(size, out_size, self.blur_sigma).float().to(self.device)
@@ -236,6 +256,19 @@ class PaDiM(AnomalyDetector):
         """Restore image size, grids and the matrices of the heat map."""
         super().after_load()
         self.make_plan()
+
+
+def check_state(detector: PaDiM, keys: Any) -> None:
+    """Refuse a loaded state whose channels and grids do not belong together."""
+    if detector.channels is None or detector.map_shapes is None:
+        return
+    plan = detector._plan
+    counts = [] if plan is None else [sum(plan.counts[k] for k in group) for group in plan.groups]
+    expected = [] if plan is None else [Level(*size, n) for size, n in zip(plan.sizes, counts, strict=True)]
+    if detector.gaussian.levels != expected:
+        raise ValueError(
+            f"expected grids {expected} in the state, got {detector.gaussian.levels}: was nested the same?"
+        )
 
 
 def image_score(anomaly_map: Tensor, top_fraction: float) -> Tensor:

@@ -172,21 +172,21 @@ class OnePosition(OutlierMixin, BaseEstimator):
     def __init__(self, eps: float = 0.01) -> None:
         self.eps = eps
 
-    def fit(self, X: np.ndarray, y: None = None) -> "OnePosition":  # noqa: N803
+    def fit(self, X: np.ndarray, y: None = None) -> "OnePosition":
         X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
         self.gaussian_ = NestedGaussian(self.eps).update([as_map(X)]).finalize()
         self.offset_ = np.quantile(self.score_samples(X), 0.01)
         return self
 
-    def score_samples(self, X: np.ndarray) -> np.ndarray:  # noqa: N803
+    def score_samples(self, X: np.ndarray) -> np.ndarray:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
         return -self.gaussian_.squared_distance([as_map(X)]).flatten().sqrt().double().numpy()
 
-    def decision_function(self, X: np.ndarray) -> np.ndarray:  # noqa: N803
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X: np.ndarray) -> np.ndarray:  # noqa: N803
+    def predict(self, X: np.ndarray) -> np.ndarray:
         return np.where(self.decision_function(X) < 0, -1, 1)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from detectors import evaluate
 from detectors.base import AnomalyDetector
-from detectors.metrics import auroc, aupro, dice, iou, oracle_threshold, overlap
+from detectors.metrics import aupro, auroc, dice, iou, oracle_threshold, overlap
 
 
 class Brightness(AnomalyDetector):
@@ -45,7 +46,7 @@ def slow_aupro(maps: np.ndarray, masks: np.ndarray, limit: float) -> float:
         rate = (found & ~masks).sum() / (~masks).sum()
         points.append((rate, np.mean([found[number][region].mean() for number, region in regions])))
     area = 0.0
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         if x0 < limit:
             stop = min(x1, limit)
             y_stop = y1 if x1 <= limit else y0 + (y1 - y0) * (limit - x0) / (x1 - x0)
