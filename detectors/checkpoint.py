@@ -1,6 +1,7 @@
 """Reading files that may be damaged or hostile: tensors and plain containers only, no code is executed."""
 
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -17,7 +18,9 @@ def read_state(file: str | Path) -> dict[str, Any]:
         ValueError: If the file is damaged, holds anything but tensors and plain containers, or no dictionary.
     """
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols: whatever is unknown raises anyway
+            state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"expected a file written by torch.save, found none at {file}") from None
     except pickle.UnpicklingError as error:

@@ -57,7 +57,8 @@ class FeatureExtractor(nn.Module):
         if isinstance(layers, str):
             raise TypeError(f"expected a sequence of layer names, got the string {layers!r}: write ({layers!r},)")
         if normalize == "auto":
-            normalize = "imagenet" if isinstance(backbone, str) and is_published(weights) else None
+            named = isinstance(backbone, str) and is_name(backbone)
+            normalize = "imagenet" if named and is_published(weights) else None
         statistics = IMAGENET if normalize == "imagenet" else normalize
         for name, value in zip(("mean", "std"), statistics or (None, None), strict=True):
             tensor = None if value is None else torch.tensor(value, dtype=torch.float32).reshape(1, -1, 1, 1)
@@ -101,8 +102,8 @@ class TappedBackbone(nn.Module):
         def keep(name: str) -> Any:
             def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
                 maps[name] = output
-                if len(maps) == len(self.layers):
-                    raise AllSeen
+                if len(maps) == len(self.layers) and not torch.compiler.is_compiling():
+                    raise AllSeen  # an exported graph drops the unused rest by itself
 
             return hook
 
@@ -139,7 +140,7 @@ def folded(backbone: nn.Module, layers: Sequence[str]) -> nn.Module | None:
     from torchvision.models.feature_extraction import create_feature_extractor
 
     try:
-        return fuse(create_feature_extractor(backbone, list(layers), suppress_diff_warning=True).eval())
+        return fuse(create_feature_extractor(backbone, list(layers), suppress_diff_warning=True).eval(), inplace=True)
     except (torch.fx.proxy.TraceError, TypeError, ValueError, RuntimeError):
         return None
 

@@ -234,12 +234,12 @@ def check_maps(maps: Sequence[Tensor], levels: Sequence[Level]) -> None:
 def check_state(gaussian: NestedGaussian) -> None:
     """Refuse a loaded state whose parts do not belong together."""
     levels = gaussian.levels
-    if any(min(v) < 1 for v in levels):
-        raise ValueError(f"expected grids with at least one row, column and channel in the state, got {levels}")
-    check_nested(levels)
+    if any(v.rows < 1 or v.columns < 1 or v.channels < 0 for v in levels):
+        raise ValueError(f"expected grids with at least one row and column in the state, got {levels}")
     blocks = sum(prod(shape) for shape in block_shapes(levels))
     expected = {"mean": sum(mean_sizes(levels)), "moments": blocks, "whitening": blocks}
     for name, size in expected.items():
         tensor = getattr(gaussian, name)
         if tensor is not None and tensor.shape != (size,):
             raise ValueError(f"expected {name} of shape ({size},) for {levels} in the state, got {tuple(tensor.shape)}")
+    check_nested(levels)
