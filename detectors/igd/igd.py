@@ -96,6 +96,7 @@ class IGD(AnomalyDetector):
             features = feature_width(self.backbone(scale), side, channels)
             self.models[scale] = IGDModel(side, channels, features, code_dim, width, rho, data_range)
 
+    @torch.enable_grad()
     def fit(
         self,
         loader: Any,
