@@ -1,4 +1,4 @@
-"""Bilinear resize and Gaussian blur as one matrix per axis: map = rows @ distances @ columns.T."""
+"""Bilinear resize and Gaussian blur as one matrix per axis (map = rows @ distances @ columns.T); image scores."""
 
 import torch
 import torch.nn.functional as F
@@ -49,3 +49,10 @@ def reflect(index: Tensor, size: int) -> Tensor:
     period = max(2 * (size - 1), 1)
     folded = index.remainder(period)
     return torch.minimum(folded, period - folded) if size > 1 else torch.zeros_like(index)
+
+
+def image_score(anomaly_map: Tensor, top_fraction: float) -> Tensor:
+    """Mean of the highest pixels' share of each map (B, 1, H, W), at least one pixel: (B,)."""
+    pixels = anomaly_map.flatten(1)
+    count = max(1, round(top_fraction * pixels.shape[1]))
+    return pixels.amax(1) if count == 1 else pixels.topk(count, sorted=False).values.mean(1)

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from detectors.base import AnomalyDetector, check_images, unpack
+from detectors.base import AnomalyDetector
+from detectors.inputs import check_images, unpack
 
 Array = npt.NDArray[Any]
 

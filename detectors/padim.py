@@ -11,11 +11,13 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from detectors.base import AnomalyDetector, Shape, check_images, with_progress
+from detectors.base import AnomalyDetector
+from detectors.channels import check_channels, draw_channels
 from detectors.features import FeatureExtractor, Normalisation
 from detectors.gaussian import NestedGaussian
 from detectors.grids import GridPlan, plan_grids
-from detectors.heatmap import resize_and_blur_matrix
+from detectors.heatmap import image_score, resize_and_blur_matrix
+from detectors.inputs import Shape, check_images, with_progress
 from detectors.tree import Level
 
 
@@ -80,12 +82,8 @@ class PaDiM(AnomalyDetector):
         check_options(num_features, blur_sigma, top_fraction, channels)
         self.extract = FeatureExtractor(backbone, layers, weights=weights, normalize=normalize)
         self.gaussian = NestedGaussian(eps)
-        self.num_features, self.blur_sigma, self.top_fraction, self.nested = (
-            num_features,
-            blur_sigma,
-            top_fraction,
-            nested,
-        )
+        self.num_features, self.nested = num_features, nested
+        self.blur_sigma, self.top_fraction = blur_sigma, top_fraction
         # The number of channels shows at the first image; a number drawn now keeps the subset the same in every copy.
         self._channel_seed = int(torch.randint(2**62, (), generator=generator, device=generator_device(generator)))
         self._given_channels = channels
@@ -177,13 +175,16 @@ class PaDiM(AnomalyDetector):
         distance = self.distance(images)
         assert self.resize_rows is not None
         assert self.resize_columns is not None
-        anomaly_map = (self.resize_rows @ distance @ self.resize_columns.mT)[:, None]
+        with torch.autocast(images.device.type, enabled=False):
+            anomaly_map = (self.resize_rows @ distance @ self.resize_columns.mT)[:, None]
         return image_score(anomaly_map, self.top_fraction), anomaly_map
 
     def distance(self, images: Tensor) -> Tensor:
         """Mahalanobis distances (B, h, w) on the finest feature grid, eq. (12)."""
         plan, channels = self.require_plan()
-        squared = self.gaussian.squared_distance(plan.levels_of(self.extract(images), channels))
+        maps = self.extract(images)
+        with torch.autocast(images.device.type, enabled=False):
+            squared = self.gaussian.squared_distance(plan.levels_of(maps, channels))
         rows, columns = plan.size  # what lies beyond was padded
         return squared[:, :rows, :columns].sqrt()
 
@@ -201,7 +202,8 @@ class PaDiM(AnomalyDetector):
         if self._plan is None:
             self.settle(shape_of(images), [shape_of(m) for m in maps])
         plan, channels = self.require_plan()
-        self.gaussian.update(plan.levels_of(maps, channels))
+        with torch.autocast(images.device.type, enabled=False):
+            self.gaussian.update(plan.levels_of(maps, channels))
 
     def settle(self, image_shape: Shape, map_shapes: list[Shape]) -> None:
         """Fix image size, channel subset and grids."""
@@ -269,30 +271,6 @@ def check_state(detector: PaDiM, keys: Any) -> None:
         raise ValueError(
             f"expected grids {expected} in the state, got {detector.gaussian.levels}: was nested the same?"
         )
-
-
-def image_score(anomaly_map: Tensor, top_fraction: float) -> Tensor:
-    """Mean of the highest pixels' share of each map (B, 1, H, W), at least one pixel: (B,)."""
-    pixels = anomaly_map.flatten(1)
-    count = max(1, round(top_fraction * pixels.shape[1]))
-    return pixels.amax(1) if count == 1 else pixels.topk(count, sorted=False).values.mean(1)
-
-
-def draw_channels(total: int, count: int | None, seed: int) -> Tensor:
-    """A random subset of channels, ascending."""
-    if count is None:
-        return torch.arange(total)
-    if count > total:
-        raise ValueError(f"expected num_features <= {total}, the backbone's channels, got {count}: None keeps all")
-    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
-
-
-def check_channels(channels: Tensor, total: int) -> Tensor:
-    """Given channels, ascending; refuses repeated ones and those that do not exist."""
-    ascending = sorted(set(channels.tolist()))
-    if len(ascending) != len(channels) or ascending[0] < 0 or ascending[-1] >= total:
-        raise ValueError(f"expected distinct channels in [0, {total}), got {channels.tolist()}")
-    return torch.tensor(ascending)
 
 
 def check_options(num_features: int | None, blur_sigma: float, top_fraction: float, channels: Tensor | None) -> None:

@@ -11,7 +11,8 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from detectors.base import AnomalyDetector, unpack
+from detectors.base import AnomalyDetector
+from detectors.inputs import unpack
 
 
 class Distance(AnomalyDetector):

@@ -318,6 +318,9 @@ def test_channels_last_and_half() -> None:
     want = detector(images)
     got = detector(images.to(memory_format=torch.channels_last))
     torch.testing.assert_close(got.anomaly_map, want.anomaly_map, rtol=1e-4, atol=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = make_padim().fit([images])(images)
+    torch.testing.assert_close(got.pred_score, want.pred_score, rtol=0.1, atol=0.1)
     got = copy.deepcopy(detector).bfloat16()(images.bfloat16())
     assert got.pred_score.dtype == torch.float32
     torch.testing.assert_close(got.pred_score, want.pred_score, rtol=0.1, atol=0.1)

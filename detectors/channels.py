@@ -1,0 +1,21 @@
+"""Which channels PaDiM keeps."""
+
+import torch
+from torch import Tensor
+
+
+def draw_channels(total: int, count: int | None, seed: int) -> Tensor:
+    """A random subset of channels, ascending."""
+    if count is None:
+        return torch.arange(total)
+    if count > total:
+        raise ValueError(f"expected num_features <= {total}, the backbone's channels, got {count}: None keeps all")
+    return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
+
+
+def check_channels(channels: Tensor, total: int) -> Tensor:
+    """Given channels, ascending; refuses repeated ones and those that do not exist."""
+    ascending = sorted(set(channels.tolist()))
+    if len(ascending) != len(channels) or ascending[0] < 0 or ascending[-1] >= total:
+        raise ValueError(f"expected distinct channels in [0, {total}), got {channels.tolist()}")
+    return torch.tensor(ascending)

@@ -1,0 +1,81 @@
+"""What comes in: batches of any loader, and the checks of their images."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Shape = tuple[int, int, int]
+
+
+class Batch(NamedTuple):
+    """One batch of a loader: images, and what is known about them."""
+
+    image: Any  # (B, C, H, W)
+    label: Any = None  # (B,) 1 or True = anomalous
+    mask: Any = None  # (B, 1, H, W) or (B, H, W), bool or 0-1
+
+
+def unpack(batch: Any) -> Batch:
+    """Read a batch: a tensor, an (image, label, mask) tuple or its beginning, a dict or an object with these names.
+
+    Names are "image", "label" or "gt_label", "mask" or "gt_mask" (anomalib's batches fit).
+
+    Raises:
+        TypeError: If no images can be found in it.
+
+    Example:
+        >>> unpack((torch.rand(2, 3, 8, 8), torch.tensor([0, 1]))).label
+        tensor([0, 1])
+    """
+    if isinstance(batch, Tensor):
+        return Batch(batch)
+    if isinstance(batch, Mapping):
+        found = batch
+    elif isinstance(batch, (tuple, list)) and len(batch) > 0:
+        found = dict(zip(("image", "label", "mask"), batch, strict=False))
+    else:
+        names = ("image", "label", "mask", "gt_label", "gt_mask")
+        found = {name: getattr(batch, name) for name in names if hasattr(batch, name)}
+    if "image" not in found:
+        raise TypeError(
+            'expected a tensor, an (image, ...) tuple or a dict with "image" as batch, got '
+            f"{type(batch).__name__}{f' with {sorted(map(str, found))}' if found else ''}"
+        )
+    label, mask = (found[f"gt_{name}"] if f"gt_{name}" in found else found.get(name) for name in ("label", "mask"))
+    return Batch(found["image"], label, mask)
+
+
+def check_images(images: Any, shape: Shape | None = None, *, finite: bool = True) -> None:
+    """Refuse what is not a batch of floating-point images (B, C, H, W), of this shape (C, H, W) where it is given.
+
+    Raises:
+        TypeError: If it is not a floating-point tensor.
+        ValueError: If the dimensions are wrong or values are not finite; the message counts them.
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"expected images as a floating-point tensor, got {got}: convert, e.g. images.float() / 255")
+    if images.ndim != 4 or 0 in images.shape:
+        raise ValueError(f"expected images of shape (B, C, H, W), none of them 0, got {tuple(images.shape)}")
+    if shape is not None and tuple(images.shape[1:]) != shape:
+        raise ValueError(
+            f"expected images (C, H, W) = {shape} as in training, got {tuple(images.shape[1:])}: "
+            "resize them, or fit a detector at this size"
+        )
+    if finite and not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
+        nan, infinite = int(images.isnan().sum()), int(images.isinf().sum())
+        raise ValueError(f"expected finite images, got {nan} NaN and {infinite} infinite values: check their source")
+
+
+def with_progress(loader: Iterable[Any], description: str, progress: bool) -> Iterable[Any]:
+    """The loader, under a tqdm bar where that is wanted and tqdm is installed."""
+    if not progress:
+        return loader
+    try:
+        from tqdm import tqdm  # type: ignore[import-untyped]
+    except ImportError:
+        return loader
+    bar: Iterable[Any] = tqdm(loader, desc=description, leave=False)
+    return bar
