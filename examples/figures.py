@@ -29,7 +29,7 @@ def save_heat_maps(detector: nn.Module, data: Dataset, file: Path, columns: int 
     if data.masks is not None:
         panels.insert(1, data.masks[rows, 0].float())
         names.insert(1, "lesion (truth)")
-    scores = [f"{score:.1f}" for score in prediction.pred_score.tolist()]
+    scores = [f"{score:.3g}" for score in prediction.pred_score.tolist()]
     draw_panels(panels, names, scores, half, file, limits=(maps.median(), maps.max()))
 
 
