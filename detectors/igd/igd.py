@@ -88,13 +88,15 @@ class IGD(AnomalyDetector):
         self.image_size, self.channels, self.chunk_size = image_size, channels, chunk_size
         self.scales, self.score_rule = ("global", "local") if scales == "both" else (scales,), score
         self.weights = Weights(reconstruction_weights(xi, scales, score), nu, rho)
-        owners = ["all"] if freeze_backbone else self.scales
+        owners = (
+            ["shared"] if freeze_backbone else [f"{scale}_backbone" for scale in self.scales]
+        )
         self.backbones = nn.ModuleDict({owner: PooledFeatures(backbone, freeze_backbone) for owner in owners})
         self.models = nn.ModuleDict()
         for scale in self.scales:
             side = image_size if scale == "global" else SIDE
             features = feature_width(self.backbone(scale), side, channels)
-            self.models[scale] = IGDModel(side, channels, features, code_dim, width, rho, data_range)
+            self.models[f"{scale}_model"] = IGDModel(side, channels, features, code_dim, width, rho, data_range)
 
     @torch.enable_grad()
     def fit(
@@ -234,11 +236,11 @@ class IGD(AnomalyDetector):
 
     def backbone(self, scale: str) -> PooledFeatures:
         """The backbone of a scale: one for all where it is frozen."""
-        return self.backbones["all" if "all" in self.backbones else scale]  # type: ignore[return-value]
+        return self.backbones["shared" if "shared" in self.backbones else f"{scale}_backbone"]  # type: ignore[return-value]
 
     def model(self, scale: str) -> IGDModel:
         """The model of a scale."""
-        return self.models[scale]  # type: ignore[return-value]
+        return self.models[f"{scale}_model"]  # type: ignore[return-value]
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
