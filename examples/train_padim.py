@@ -11,6 +11,7 @@ import torch
 from data import Batches, labelled_batches, read_folder
 from encoders import ARCHITECTURES, INITS, load_backbone, make_backbone
 from figures import save_heat_maps
+from torch.optim.swa_utils import update_bn
 
 from detectors import PaDiM, evaluate
 
@@ -23,6 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--encoder", type=Path, help="file of pretrain.py; without it --arch and --init are used")
     parser.add_argument("--arch", choices=ARCHITECTURES, default="resnet18")
     parser.add_argument("--init", choices=INITS, default="random")
+    parser.add_argument("--calibrate", action="store_true", help="take batch-norm statistics from the healthy images")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--num-features", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0, help="of the random encoder and of the channel subset")
@@ -38,6 +40,9 @@ def main() -> None:
     backbone = load_backbone(args.encoder) if args.encoder else make_backbone(args.arch, args.init)[0].eval()
     data = read_folder(args.data, args.size)
     healthy = Batches(data.train, batch_size=32)
+    if args.calibrate:
+        update_bn(healthy, backbone)
+        backbone.eval()
 
     generator = torch.Generator().manual_seed(args.seed)
     detector = PaDiM(backbone, num_features=args.num_features, generator=generator).to(args.device)
