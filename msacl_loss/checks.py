@@ -112,7 +112,7 @@ def reads_values(validate: Validate, z: Tensor) -> bool:
 
 def check_finite(name: str, z: Tensor) -> None:
     """Check that there is no NaN or infinity."""
-    if not z.isfinite().all():
+    if not z.sum().isfinite() and not z.isfinite().all():  # one sum is the cheap way to see that all is well
         bad = (~z.isfinite()).any(dim=1).nonzero().flatten().tolist()
         raise ValueError(f"expected finite {name}, got NaN or infinity in rows {bad[:10]}: lower the learning rate?")
 

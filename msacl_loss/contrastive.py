@@ -74,7 +74,8 @@ def calibrated_contrastive_loss(
         z = at_least_float32(torch.stack((z_a, z_b), dim=1))  # (B, 2, D)
         pairs = centred_directions(z, centres[labels].unsqueeze(1), eps)
         negatives = log_negatives(pairs, labels, kappa_same, kappa_other, implementation, gather)  # (B, 2)
-        similarity = (pairs[:, 0] * pairs[:, 1]).sum(dim=1, keepdim=True)  # (B, 1)
+        first, second = pairs.unbind(dim=1)
+        similarity = (first * second).sum(dim=1, keepdim=True)  # (B, 1)
         denominator = {
             "paper": lambda: torch.logaddexp(negatives, similarity * kappa_same),
             "nll": lambda: torch.logaddexp(negatives, similarity * kappa_other),
@@ -89,7 +90,7 @@ def centred_directions(z: Tensor, centres: Tensor, eps: float) -> Tensor:
     offset = z - centres
     squared = offset.square().sum(dim=-1, keepdim=True)
     apart = squared > eps * eps
-    return offset * torch.where(apart, squared, 1).rsqrt() * apart
+    return offset * (torch.where(apart, squared, 1).rsqrt() * apart)
 
 
 def log_negatives(

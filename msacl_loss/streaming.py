@@ -121,8 +121,13 @@ def plain_gradients(grad: Tensor, log_sums: Tensor, points: Points, kappa_same: 
     """Gradient by each ordered vector: (2B + M,), (2B + M,) -> (2B + M, D)."""
     result = torch.zeros_like(points.vectors)
     weights = grad * log_sums.neg().exp_()
+    buffer = points.vectors.new_empty(0)
     for tile, values in upper_logits(points, kappa_same * LOG2_E, kappa_other * LOG2_E):
-        values.exp2_().mul_(weights[tile.rows.span, None] + weights[tile.columns.span])
+        if buffer.numel() < values.numel():
+            buffer = torch.empty_like(values).flatten()
+        both = buffer[: values.numel()].view(values.shape)
+        torch.add(weights[tile.rows.span, None], weights[tile.columns.span], out=both)
+        values.exp2_().mul_(both)
         add_products(result, values, tile, points, kappa_same, kappa_other)
     return result
 

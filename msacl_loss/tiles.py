@@ -66,17 +66,19 @@ def arrange(pairs: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor)
 
 def upper_tiles(points: Points) -> Iterator[Tile]:
     """Tiles that hold each pair of own rows once (twice on the diagonal) and each own row with each other."""
-    rows = chunks(points.labels, 0, points.num_own)
-    others = chunks(points.labels, points.num_own, len(points.labels))
+    size = TILE_CPU if points.labels.device.type == "cpu" else TILE_ACCELERATOR
+    rows = chunks(points.labels, slice(0, points.num_own), size)
+    others = chunks(points.labels, slice(points.num_own, len(points.labels)), size)
     for index, row in enumerate(rows):
-        for column in rows[index:] + others:
-            yield Tile(row, column)
+        halves = chunks(points.labels, row.span, size // 2)  # less below the diagonal is computed in vain
+        yield from (Tile(half, column) for i, half in enumerate(halves) for column in halves[i:])
+        yield from (Tile(row, column) for column in rows[index + 1 :] + others)
 
 
-def chunks(labels: Tensor, start: int, stop: int) -> list[Chunk]:
-    """Cut ordered points into runs of even length, as equal as they can be."""
-    size = TILE_CPU if labels.device.type == "cpu" else TILE_ACCELERATOR
-    count = -(-(stop - start) // size)
+def chunks(labels: Tensor, span: slice, size: int) -> list[Chunk]:
+    """Cut ordered points into runs of even length, at most `size`, as equal as they can be."""
+    start, stop = span.start, span.stop
+    count = -(-(stop - start) // max(size, 2))
     edges = [start + (stop - start) // 2 * i // count * 2 for i in range(count)] + [stop]
     return [Chunk(slice(a, b), class_runs(labels[a:b])) for a, b in pairwise(edges)]
 
