@@ -88,9 +88,7 @@ class IGD(AnomalyDetector):
         self.image_size, self.channels, self.chunk_size = image_size, channels, chunk_size
         self.scales, self.score_rule = ("global", "local") if scales == "both" else (scales,), score
         self.weights = Weights(reconstruction_weights(xi, scales, score), nu, rho)
-        owners = (
-            ["shared"] if freeze_backbone else [f"{scale}_backbone" for scale in self.scales]
-        )
+        owners = ["shared"] if freeze_backbone else [f"{scale}_backbone" for scale in self.scales]
         self.backbones = nn.ModuleDict({owner: PooledFeatures(backbone, freeze_backbone) for owner in owners})
         self.models = nn.ModuleDict()
         for scale in self.scales:
