@@ -9,63 +9,25 @@ of eq. (1), the accuracy of term (8) and the distances between and within the cl
 helps only where the classes are learnt.
 """
 
-import argparse
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from config import Config, make_strong, parse_args
 from data import Batches, read_folder
-from encoders import ARCHITECTURES, INITS, Encoder, make_backbone, save_backbone
+from encoders import Encoder, make_backbone, save_backbone
 from joined_batch_norm import join_batch_norm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
-from medmix import (
-    CutMixClasses,
-    MedMix,
-    MultiClassViews,
-    NeighbourPatches,
-    NoiseClasses,
-    PermutationClasses,
-    RotationClasses,
-    WeakAugmentation,
-)
+from medmix import MultiClassViews, NeighbourPatches, WeakAugmentation
 from msacl_loss import LossTerms, MSACLLoss, estimate_centres
 
 NUM_CLASSES = 4
-STRONG = {
-    "medmix": MedMix,
-    "permutation": PermutationClasses,
-    "rotation": RotationClasses,
-    "cutmix": CutMixClasses,
-    "noise": NoiseClasses,
-}
-
-
-@dataclass
-class Config:
-    """Options of a pre-training; the defaults are those of method.md where the paper is silent."""
-
-    size: int = 64
-    arch: str = "resnet18"
-    init: str = "random"
-    method: str = "msacl"
-    strong: str = "medmix"
-    epochs: int = 20
-    batch_size: int = 32
-    lr: float = 0.01
-    temperature: float = 0.2
-    alpha: float = 2.0
-    lesion_min: float = 1 / 4
-    lesion_max: float = 1 / 2.3
-    crop_min: float = 0.8
-    centring_weight: float = 0.1
-    seed: int = 0
-    device: str = "cpu"
 
 
 class TrainingStep(nn.Module):
@@ -76,10 +38,8 @@ class TrainingStep(nn.Module):
         backbone, width = make_backbone(config.arch, config.init)
         self.encoder = Encoder(backbone, width)
         msacl = config.method == "msacl"
-        size = {"size": (config.lesion_min, config.lesion_max)} if config.strong in ("medmix", "cutmix") else {}
-        strong = STRONG[config.strong](**size)
         weak = WeakAugmentation(config.size, scale=(config.crop_min, 1.0))
-        self.views = MultiClassViews(strong=strong, weak=weak, num_classes=NUM_CLASSES)
+        self.views = MultiClassViews(strong=make_strong(config), weak=weak, num_classes=NUM_CLASSES)
         self.patches = NeighbourPatches(config.size // 4)
         self.criterion = MSACLLoss(
             num_classes=NUM_CLASSES,
@@ -235,23 +195,9 @@ def pretrain(
     return backbone
 
 
-def parse_args() -> tuple[argparse.Namespace, Config]:
-    """Read the command line: --data, --out, --resume and one option per field of `Config`."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/normal")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--resume", action="store_true")
-    choices = {"arch": ARCHITECTURES, "init": INITS, "method": ("msacl", "ccd"), "strong": tuple(STRONG)}
-    for field in fields(Config):
-        option = "--" + field.name.replace("_", "-")
-        parser.add_argument(option, type=field.type, default=field.default, choices=choices.get(field.name))
-    args = parser.parse_args()
-    return args, Config(**{field.name: getattr(args, field.name) for field in fields(Config)})
-
-
 def main() -> None:
     """Command line."""
-    args, config = parse_args()
+    args, config = parse_args(__doc__)
     if "WORLD_SIZE" in os.environ:  # started by torchrun
         dist.init_process_group("nccl" if config.device.startswith("cuda") else "gloo")
     args.out.mkdir(parents=True, exist_ok=True)
