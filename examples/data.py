@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms.v2 import functional as tvf
 from tqdm import tqdm
 
@@ -101,8 +101,8 @@ def read_images(files: list[Path], size: int, name: str) -> Tensor:
 def read_image(file: Path) -> Tensor:
     """Read one image, (3, H, W) uint8."""
     try:
-        return decode_image(str(file), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
+        return tvf.pil_to_tensor(Image.open(file).convert("RGB"))
+    except OSError as error:
         raise ValueError(f"{file} is not a readable image: replace or remove it ({error})") from error
 
 

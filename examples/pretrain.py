@@ -125,7 +125,7 @@ class Pretraining:
         Training leaves a mixture of the statistics of augmented views and of small patches.
         """
         backbone = self.step.encoder.backbone
-        update_bn(self.plain_batches, backbone, device=self.config.device)
+        update_bn((own_rows(images) for images in self.plain_batches), backbone, device=self.config.device)
         return backbone.eval()
 
     def state_dict(self) -> dict[str, object]:

@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 import torch
 from data import Batches, draw_lesions, read_folder, retina_crops
-from torchvision.io import write_png
+from torchvision.transforms.v2.functional import to_pil_image
 
 
 def write_images(folder: Path, count: int, channels: int = 3) -> None:
     folder.mkdir(parents=True)
     for i in range(count):
-        write_png(torch.full((channels, 20, 30), 10 * i, dtype=torch.uint8), str(folder / f"{i:02}.png"))
+        to_pil_image(torch.full((channels, 20, 30), 10 * i, dtype=torch.uint8)).save(folder / f"{i:02}.png")
 
 
 @pytest.fixture
