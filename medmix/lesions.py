@@ -104,7 +104,7 @@ def shrinkage(centres: Tensor, radii: Tensor) -> Tensor:
     if len(first) == 0:
         return torch.ones_like(radii[..., 0])
     distance = (centres[..., first, :] - centres[..., second, :]).norm(dim=-1)
-    room = (distance - GAP) / (radii[..., first] + radii[..., second])
+    room: Tensor = (distance - GAP) / (radii[..., first] + radii[..., second])
     return room.amin(dim=-1).clamp(min=0)
 
 

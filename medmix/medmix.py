@@ -119,7 +119,7 @@ class MedMix(MixAugmentationBaseV2):
         if len(keys) > 1:
             handlers = {DataKey.INPUT: self.transform_input, DataKey.MASK: self.transform_mask}
             return [handlers[key](value, params, {}) for key, value in zip(keys, inputs, strict=True)]
-        output = self.apply(batched, params)
+        output = self.compose(batched, params)
         return MedMixOutput(*(t[0] for t in output)) if batched is not images else output
 
     def forward_parameters(
@@ -173,7 +173,7 @@ class MedMix(MixAugmentationBaseV2):
         """Side in pixels of the window that holds the largest lesion."""
         return min(2 * math.ceil(min(height, width) * self.size[1] / 2) + 1, height, width)
 
-    def apply(self, images: Tensor, params: Params, slots: int | None = None) -> MedMixOutput:
+    def compose(self, images: Tensor, params: Params, slots: int | None = None) -> MedMixOutput:
         """Paste the lesions that the parameters describe (only the first `slots` of each image where it is given)."""
         count = params["num_lesions"] * (params["batch_prob"] > 0.5)
         present = (torch.arange(params["radius"].shape[1], device=images.device) < count[:, None]) & (
@@ -226,15 +226,15 @@ class MedMix(MixAugmentationBaseV2):
             return images.clone()
         params = self.forward_parameters(images.shape, generator=generator, device=images.device)
         params["num_lesions"] = torch.full_like(params["num_lesions"], label)
-        return self.apply(images, params, slots=label).images
+        return self.compose(images, params, slots=label).images
 
     def transform_input(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
         """Kornia's protocol: the augmented images."""
-        return self.apply(input, params).images
+        return self.compose(input, params).images
 
     def transform_mask(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
         """Kornia's protocol: the given mask (B, 1, H, W) joined with the lesions."""
-        lesions = self.apply(torch.zeros_like(input[:, :1], dtype=torch.float32), params).masks
+        lesions = self.compose(torch.zeros_like(input[:, :1], dtype=torch.float32), params).masks
         return input | lesions if input.dtype == torch.bool else torch.where(lesions, torch.ones_like(input), input)
 
     def __repr__(self) -> str:
