@@ -54,6 +54,16 @@ def check_mask(mask: Tensor, images_shape: torch.Size, device: torch.device, nam
         raise ValueError(f"expected {name} on {device}, got {mask.device}: move it with {name}.to(images.device)")
 
 
+def check_container_mask(mask: Tensor, images: Tensor) -> None:
+    """Refuse a mask (B, C, H, W) that does not belong to the images."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"expected the mask as a tensor (B, 1, H, W), got {type(mask).__name__}")
+    if mask.dim() != 4 or mask.shape[0] != images.shape[0] or mask.shape[2:] != images.shape[2:]:
+        raise ValueError(f"expected a mask (B, 1, H, W) for images {tuple(images.shape)}, got {tuple(mask.shape)}")
+    if mask.device != images.device:
+        raise ValueError(f"expected the mask on {images.device}, got {mask.device}: use mask.to(images.device)")
+
+
 def check_probability(p: float) -> None:
     """Refuse a probability outside [0, 1]."""
     if not 0 <= p <= 1:

@@ -161,7 +161,8 @@ def lesion_alpha(
 
     A radius of 0 gives an empty mask; otherwise the centre pixel is always in it.
     """
-    edge = outline_radius(shape, offset, radius, outline)
+    core = radius.clamp(max=1.5)[:, None, None]  # a lesion of few pixels is a disc: thinner outlines fall apart
+    edge = torch.maximum(outline_radius(shape, offset, radius, outline), core)
     depth = 1 - offset.norm(dim=1) / edge.clamp(min=1e-6)  # 1 at the centre, 0 on the outline
     inside = ((depth > 0) & (radius > 0)[:, None, None])[:, None]  # (B, 1, S, S)
     if softness == 0:

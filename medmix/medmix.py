@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from kornia.augmentation import MixAugmentationBaseV2
@@ -10,12 +10,12 @@ from kornia.constants import DataKey
 from torch import Tensor
 
 from medmix.appearance import apply_colour, bezier_intensity, colour_matrix
-from medmix.checks import check_images, check_mask, check_probability
+from medmix.checks import check_container_mask, check_images, check_mask
 from medmix.lesions import NUM_LAYOUTS, OUTLINE_DIM, Shape, lesion_alpha, sample_layout
+from medmix.options import OPTIONS, Nonlinear, check_options, check_room
 from medmix.warps import Deformation, warp
 from medmix.windows import cut, paste, window_index
 
-Nonlinear = Literal["bezier"]
 Params = dict[str, Tensor]
 
 NOISE_POOL = 4096  # a lesion's noise is a stretch of one pool, so that a replay is exact and drawing it is cheap
@@ -74,12 +74,14 @@ class MedMix(MixAugmentationBaseV2):
         keepdim: bool = False,
         data_keys: Sequence[str] = ("input",),
     ) -> None:
-        check_probability(p)
+        check_options(
+            num_lesions=num_lesions, size=size, shape=shape, softness=softness, color_jitter=color_jitter, noise=noise,
+            nonlinear=nonlinear, deformation=deformation, p=p, data_keys=data_keys,
+        )  # fmt: skip
         super().__init__(p=p, p_batch=1.0, same_on_batch=same_on_batch, keepdim=keepdim, data_keys=list(data_keys))
         self.num_lesions = (num_lesions,) if isinstance(num_lesions, int) else tuple(num_lesions)
         self.size, self.shape, self.softness = size, shape, softness
         self.color_jitter, self.noise, self.nonlinear, self.deformation = color_jitter, noise, nonlinear, deformation
-        check_options(self)
 
     def forward(  # type: ignore[override]
         self,
@@ -115,8 +117,14 @@ class MedMix(MixAugmentationBaseV2):
             params = self.forward_parameters(
                 batched.shape, generator=generator, foreground=foreground, device=batched.device
             )
+        elif len(params["num_lesions"]) != len(batched):
+            raise ValueError(
+                f"expected params for {len(batched)} images, got those of a batch of {len(params['num_lesions'])}: "
+                "replay on a batch of the same size"
+            )
         self._params = params
         if len(keys) > 1:
+            check_container_mask(inputs[keys.index(DataKey.MASK)], batched)
             handlers = {DataKey.INPUT: self.transform_input, DataKey.MASK: self.transform_mask}
             return [handlers[key](value, params, {}) for key, value in zip(keys, inputs, strict=True)]
         output = self.compose(batched, params)
@@ -142,6 +150,7 @@ class MedMix(MixAugmentationBaseV2):
         """
         drawn_on = generator.device if generator is not None else torch.device(device or "cpu")
         batch, channels, height, width = batch_shape
+        check_room(max(self.num_lesions), height, width)
         rows, slots = 1 if self.same_on_batch else batch, max(1, *self.num_lesions)
         side = self.window_side(height, width)
 
@@ -153,7 +162,7 @@ class MedMix(MixAugmentationBaseV2):
             "batch_prob": (uniform(rows) < self.p).float(),
             "num_lesions": torch.tensor(self.num_lesions, device=drawn_on)[order],
             "layout": uniform(rows, NUM_LAYOUTS + 1, slots, 3),
-            "source": uniform(rows, slots),
+            "source": draw_sources(uniform(rows, slots), batch),
             "origin": uniform(rows, slots, 2),
             "outline": uniform(rows, slots, OUTLINE_DIM),
             "colour": uniform(rows, slots, 4),
@@ -185,6 +194,8 @@ class MedMix(MixAugmentationBaseV2):
             row["radius"] = row["radius"] * present[:, slot]
             output, masks = self.add_lesion(images, output, masks, row, params["noise_pool"])
         output = output.clone() if output is images else output
+        if images.is_contiguous(memory_format=torch.channels_last):
+            output = output.contiguous(memory_format=torch.channels_last)
         return MedMixOutput(output, present.sum(dim=1), masks)
 
     def add_lesion(
@@ -242,34 +253,14 @@ class MedMix(MixAugmentationBaseV2):
         return f"MedMix({', '.join(f'{k}={v!r}' for k, v in options.items())}, keepdim={self.keepdim})"
 
 
-OPTIONS = ("num_lesions", "size", "shape", "softness", "color_jitter", "noise", "nonlinear", "deformation")
-
-
-def check_options(mix: MedMix) -> None:
-    """Refuse options that cannot be meant."""
-    if not mix.num_lesions or min(mix.num_lesions) < 0:
-        raise ValueError(f"expected numbers of lesions >= 0, got num_lesions={mix.num_lesions}")
-    if not 0 < mix.size[0] <= mix.size[1] <= 1:
-        raise ValueError(
-            f"expected 0 < smallest <= largest <= 1 in size (fractions of the shorter image side), got {mix.size}: "
-            "a lesion cannot be larger than the image"
-        )
-    if mix.shape not in get_args(Shape):
-        raise ValueError(f"expected shape to be one of {get_args(Shape)}, got {mix.shape!r}")
-    if not 0 <= mix.softness <= 1:
-        raise ValueError(f"expected softness in [0, 1], got {mix.softness}")
-    if mix.nonlinear not in (None, *get_args(Nonlinear)):
-        raise ValueError(f"expected nonlinear to be None or one of {get_args(Nonlinear)}, got {mix.nonlinear!r}")
-    if mix.deformation not in (None, *get_args(Deformation)):
-        raise ValueError(f"expected deformation to be None or one of {get_args(Deformation)}, got {mix.deformation!r}")
-    if not 0 <= mix.noise[0] <= mix.noise[1]:
-        raise ValueError(f"expected 0 <= smallest <= largest noise, got {mix.noise}")
+def draw_sources(uniform: Tensor, batch: int) -> Tensor:
+    """How many rows further on the donor lies: never the image itself, unless it is alone."""
+    return 1 + (uniform * (batch - 1)).long() if batch > 1 else torch.zeros_like(uniform, dtype=torch.int64)
 
 
 def cut_donors(images: Tensor, row: Params, room: Tensor, side: int) -> Tensor:
-    """A window from another image of the batch (from the same one where there is no other): (B, C, S, S)."""
+    """A window from the donor, the image `source` rows further on: (B, C, S, S)."""
     batch, width = images.shape[0], images.shape[3]
-    step = 1 + (row["source"] * max(batch - 1, 1)).long()
-    donor = (torch.arange(batch, device=images.device) + step) % batch
+    donor = (torch.arange(batch, device=images.device) + row["source"]) % batch
     corner = (row["origin"] * (room + 1)).long()
     return cut(images[donor], window_index(corner, side, width), side)

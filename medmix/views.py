@@ -56,6 +56,8 @@ class WeakAugmentation(nn.Module):
             check_probability(p)
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(f"expected 0 < smallest <= largest <= 1 in scale (crop area), got {scale}")
+        if not 0 < ratio[0] <= ratio[1]:
+            raise ValueError(f"expected 0 < smallest <= largest in ratio (crop width / height), got {ratio}")
         self.size = (size, size) if isinstance(size, int) else size
         self.scale, self.ratio, self.flip_p = scale, ratio, flip_p
         self.color_jitter, self.jitter_p, self.grayscale_p = color_jitter, jitter_p, grayscale_p
@@ -120,6 +122,7 @@ class MultiClassViews(nn.Module):
         num_classes: Number of strong classes C (0..C-1).
 
     Example:
+        >>> from medmix import MedMix
         >>> views = MultiClassViews(MedMix, WeakAugmentation(64), num_classes=4)
         >>> view_a, view_b, labels = views(torch.rand(2, 3, 64, 64))
         >>> view_a.shape, labels

@@ -1,0 +1,73 @@
+"""What MedMix's options may be, and the errors for everything else."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+from medmix.checks import check_probability
+from medmix.lesions import Shape
+from medmix.warps import Deformation
+
+Nonlinear = Literal["bezier"]
+OPTIONS = ("num_lesions", "size", "shape", "softness", "color_jitter", "noise", "nonlinear", "deformation")
+DATA_KEYS = ({"input"}, {"input", "mask"})
+
+
+def check_options(**options: Any) -> None:
+    """Refuse options that cannot be meant.
+
+    Raises:
+        TypeError, ValueError: If an option has the wrong type or is out of range.
+    """
+    check_probability(options["p"])
+    check_num_lesions(options["num_lesions"])
+    check_size(options["size"])
+    check_jitter(options["color_jitter"])
+    for name, kind in (("shape", Shape), ("nonlinear", Nonlinear), ("deformation", Deformation)):
+        allowed = (*get_args(kind), *(() if name == "shape" else (None,)))
+        if options[name] not in allowed:
+            raise ValueError(f"expected {name} to be one of {allowed}, got {options[name]!r}")
+    if not 0 <= options["softness"] <= 1:
+        raise ValueError(f"expected softness in [0, 1], got {options['softness']}")
+    if not 0 <= options["noise"][0] <= options["noise"][1]:
+        raise ValueError(f"expected 0 <= smallest <= largest noise, got {options['noise']}")
+    if set(options["data_keys"]) not in DATA_KEYS:
+        raise ValueError(f"expected data_keys ['input'] or ['input', 'mask'], got {list(options['data_keys'])}")
+
+
+def check_num_lesions(num_lesions: int | Sequence[int]) -> None:
+    """Refuse anything but whole numbers of lesions."""
+    numbers = (num_lesions,) if isinstance(num_lesions, int) else tuple(num_lesions)
+    if not all(isinstance(n, int) for n in numbers):
+        raise TypeError(f"expected num_lesions as whole numbers, got {num_lesions}")
+    if not numbers or min(numbers) < 0:
+        raise ValueError(f"expected numbers of lesions >= 0, got num_lesions={num_lesions}")
+
+
+def check_size(size: tuple[float, float]) -> None:
+    """Refuse a size that is not a range of fractions."""
+    if not isinstance(size, Sequence) or len(size) != 2:
+        raise TypeError(f"expected size as (smallest, largest) lesion diameter, got {size!r}")
+    if not 0 < size[0] <= size[1] <= 1:
+        raise ValueError(
+            f"expected 0 < smallest <= largest <= 1 in size (fractions of the shorter image side), got {size}: "
+            "a lesion cannot be larger than the image"
+        )
+
+
+def check_jitter(strengths: Sequence[float]) -> None:
+    """Refuse colour jitter other than four strengths >= 0, the hue's at most .5."""
+    if len(strengths) != 4 or min(strengths) < 0:
+        raise ValueError(f"expected color_jitter as (brightness, contrast, saturation, hue), all >= 0, got {strengths}")
+    if strengths[3] > 0.5:
+        raise ValueError(f"expected a hue strength of at most .5 (half a turn) in color_jitter, got {strengths[3]}")
+
+
+def check_room(slots: int, height: int, width: int) -> None:
+    """Refuse images in which that many lesions cannot stay apart."""
+    side = 3 * math.ceil(math.sqrt(slots))
+    if min(height, width) < side:
+        raise ValueError(
+            f"expected images of at least {side} x {side} pixels for {slots} lesions, got {height} x {width}: "
+            "use larger images or fewer lesions"
+        )
