@@ -163,7 +163,7 @@ def lesion_alpha(
     """
     core = radius.clamp(max=1.5)[:, None, None]  # a lesion of few pixels is a disc: thinner outlines fall apart
     edge = torch.maximum(outline_radius(shape, offset, radius, outline), core)
-    depth = 1 - offset.norm(dim=1) / edge.clamp(min=1e-6)  # 1 at the centre, 0 on the outline
+    depth = 1 - torch.hypot(offset[:, 0], offset[:, 1]) / edge.clamp(min=1e-6)  # 1 at the centre, 0 on the outline
     inside = ((depth > 0) & (radius > 0)[:, None, None])[:, None]  # (B, 1, S, S)
     if softness == 0:
         return inside.to(depth.dtype), inside

@@ -14,7 +14,7 @@ from medmix.checks import check_container_mask, check_images, check_mask
 from medmix.lesions import NUM_LAYOUTS, OUTLINE_DIM, Shape, lesion_alpha, sample_layout
 from medmix.options import OPTIONS, Nonlinear, check_options, check_room
 from medmix.warps import Deformation, warp
-from medmix.windows import cut, paste, window_index
+from medmix.windows import copies_rows, cut, paste, row_starts
 
 Params = dict[str, Tensor]
 
@@ -188,12 +188,13 @@ class MedMix(MixAugmentationBaseV2):
         present = (torch.arange(params["radius"].shape[1], device=images.device) < count[:, None]) & (
             params["radius"] > 0
         )  # (B, K)
-        output, masks = images, torch.zeros_like(images[:, :1], dtype=torch.bool)
+        donors = images.contiguous()
+        output = donors.clone()
+        masks = torch.zeros_like(output[:, :1], dtype=torch.bool)
         for slot in range(max(self.num_lesions) if slots is None else slots):
             row = {name: value[:, slot] for name, value in params.items() if value.dim() > 1}
             row["radius"] = row["radius"] * present[:, slot]
-            output, masks = self.add_lesion(images, output, masks, row, params["noise_pool"])
-        output = output.clone() if output is images else output
+            output, masks = self.add_lesion(donors, output, masks, row, params["noise_pool"])
         if images.is_contiguous(memory_format=torch.channels_last):
             output = output.contiguous(memory_format=torch.channels_last)
         return MedMixOutput(output, present.sum(dim=1), masks)
@@ -202,19 +203,21 @@ class MedMix(MixAugmentationBaseV2):
         self, donors: Tensor, images: Tensor, masks: Tensor, row: Params, noise_pool: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Paste one lesion per image; images whose radius is 0 stay as they are."""
-        height, width = images.shape[2:]
+        batch, _, height, width = images.shape
         side = self.window_side(height, width)
         room = torch.tensor([height - side, width - side], device=images.device)
         corner = torch.minimum((row["centre"].long() - side // 2).clamp(min=0), room)  # (B, 2)
-        index = window_index(corner, side, width)
+        own = torch.arange(batch, device=images.device)
         steps = torch.arange(side, device=images.device)
         grid = torch.stack(torch.meshgrid(steps, steps, indexing="ij"))  # (2, S, S)
         offset = grid + (corner - row["centre"])[:, :, None, None]  # (B, 2, S, S)
         alpha, inside = lesion_alpha(self.shape, self.softness, offset, row["radius"], row["outline"])
         patch = self.alter(cut_donors(donors, row, room, side), row, noise_pool)
-        target = cut(images, index, side)
+        starts, mask_starts = (row_starts(corner, own, x.shape, side) for x in (images, masks))
+        target = cut(images, starts, side)
         blended = torch.where(inside, torch.lerp(target, patch, alpha.to(patch.dtype)), target)
-        return paste(images, index, blended), paste(masks, index, cut(masks, index, side) | inside)
+        joined = cut(masks, mask_starts, side) | inside  # windows overlap even where lesions do not
+        return paste(images, starts, blended), paste(masks, mask_starts, joined)
 
     def alter(self, patch: Tensor, row: Params, noise_pool: Tensor) -> Tensor:
         """Change the look of the patches (B, C, S, S): warp, colour jitter, intensity curve, noise."""
@@ -227,8 +230,8 @@ class MedMix(MixAugmentationBaseV2):
         if self.noise[1] > 0:
             std = self.noise[0] + (self.noise[1] - self.noise[0]) * row["noise"][:, 0]
             first = (row["noise"][:, 1] * NOISE_POOL).long()
-            stretch = first[:, None] + torch.arange(work[0].numel(), device=work.device)
-            work = (work + std[:, None, None, None] * noise_pool[stretch].view(work.shape)).clamp(0, 1)
+            stretch = cut_noise(noise_pool, first, work)
+            work = torch.addcmul(work, std[:, None, None, None].to(work.dtype), stretch).clamp(0, 1)
         return work.to(patch.dtype)
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
@@ -253,6 +256,14 @@ class MedMix(MixAugmentationBaseV2):
         return f"MedMix({', '.join(f'{k}={v!r}' for k, v in options.items())}, keepdim={self.keepdim})"
 
 
+def cut_noise(pool: Tensor, first: Tensor, like: Tensor) -> Tensor:
+    """A stretch of the noise pool for each patch, in the patches' shape and dtype."""
+    length = like[0].numel()
+    if copies_rows(pool):
+        return pool.unfold(0, length, 1).index_select(0, first).view(like.shape).to(like.dtype)
+    return pool[first[:, None] + torch.arange(length, device=pool.device)].view(like.shape).to(like.dtype)
+
+
 def draw_sources(uniform: Tensor, batch: int) -> Tensor:
     """How many rows further on the donor lies: never the image itself, unless it is alone."""
     return 1 + (uniform * (batch - 1)).long() if batch > 1 else torch.zeros_like(uniform, dtype=torch.int64)
@@ -260,7 +271,6 @@ def draw_sources(uniform: Tensor, batch: int) -> Tensor:
 
 def cut_donors(images: Tensor, row: Params, room: Tensor, side: int) -> Tensor:
     """A window from the donor, the image `source` rows further on: (B, C, S, S)."""
-    batch, width = images.shape[0], images.shape[3]
-    donor = (torch.arange(batch, device=images.device) + row["source"]) % batch
+    donor = (torch.arange(len(images), device=images.device) + row["source"]) % len(images)
     corner = (row["origin"] * (room + 1)).long()
-    return cut(images[donor], window_index(corner, side, width), side)
+    return cut(images, row_starts(corner, donor, images.shape, side), side)

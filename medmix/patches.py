@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from medmix.checks import check_images
-from medmix.windows import cut, window_index
+from medmix.windows import cut, row_starts
 
 
 class NeighbourPatches(nn.Module):
@@ -56,7 +56,8 @@ class NeighbourPatches(nn.Module):
         offset = neighbour_offset(position, u[:, 1:3], side)
         room = torch.tensor([height - side, width - side], device=images.device)
         corner = (-offset).clamp(min=0) + (u[:, 3:] * (room - offset.abs() + 1)).long()
-        first, second = (cut(images, window_index(c, side, width), side) for c in (corner, corner + offset))
+        own, source = torch.arange(len(images), device=images.device), images.contiguous()
+        first, second = (cut(source, row_starts(c, own, source.shape, side), side) for c in (corner, corner + offset))
         return first, second, position
 
     def extra_repr(self) -> str:

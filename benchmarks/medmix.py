@@ -1,0 +1,107 @@
+"""Speed of the augmentations beside other libraries', alternated in one process.
+
+    python benchmarks/medmix.py
+    python benchmarks/medmix.py --device cuda
+
+Times are medians over rounds; only their ratios mean anything on a shared machine.
+"""
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import kornia.augmentation as K
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+sys.path.pop(0)  # this script's folder, where the script itself would pass for the package
+from medmix import MedMix, MultiClassViews, WeakAugmentation
+
+SIZES = ((32, 3, 256, 256), (256, 3, 64, 64))
+JITTER = (0.4, 0.4, 0.4, 0.1)
+
+
+def contenders(shape: tuple[int, ...]) -> dict[str, Callable[[Tensor], object]]:
+    """What is timed, by name; each takes a batch of images."""
+    side = shape[-1]
+    labels = torch.zeros(shape[0], dtype=torch.int64)
+    mix_small, mix_large = MedMix(3, size=(1 / 16, 1 / 4)), MedMix(3)
+    chain = torch.nn.Sequential(
+        K.RandomResizedCrop((side, side), scale=(0.8, 1.0)),
+        K.RandomHorizontalFlip(),
+        K.ColorJitter(*JITTER, p=0.8),
+        K.RandomGrayscale(p=0.2),
+    )
+    weak = WeakAugmentation(side)
+    return {
+        "batch copy": torch.clone,
+        "MedMix, n = 3, size 1/16-1/4": mix_small,
+        "MedMix, n = 3, default size": mix_large,
+        "kornia RandomCutMixV2": lambda x: K.RandomCutMixV2(p=1.0, data_keys=["input", "class"])(
+            x, labels.to(x.device)
+        ),
+        "kornia RandomTransplantation": lambda x: K.RandomTransplantation(p=1.0)(x, quadrant_mask(x)),
+        "torchvision v2 CutMix": lambda x: v2.CutMix(num_classes=2)(x, labels.to(x.device)),
+        "WeakAugmentation": weak,
+        "kornia's weak chain": chain,
+        "MultiClassViews (8 views per image)": MultiClassViews(mix_large, weak),
+    }
+
+
+def quadrant_mask(images: Tensor) -> Tensor:
+    """A class map (B, H, W) with a square of class 1, for RandomTransplantation."""
+    mask = torch.zeros_like(images[:, 0], dtype=torch.int64)
+    mask[:, : images.shape[2] // 4, : images.shape[3] // 4] = 1
+    return mask
+
+
+def time_once(call: Callable[[Tensor], object], images: Tensor) -> float:
+    """Seconds of one call, all work of the device included."""
+    if images.is_cuda:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call(images)
+    if images.is_cuda:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def measure(shape: tuple[int, ...], device: str, rounds: int) -> None:
+    """Print a table for images of one shape."""
+    images = torch.rand(shape, device=device)
+    calls = contenders(shape)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            elapsed = time_once(call, images)
+            if turn > 0:  # the first turn warms up
+                seconds[name].append(elapsed)
+    copy = median(seconds["batch copy"])
+    print(f"\n| {'x'.join(map(str, shape))} | ms per batch | images/s | times the copy |\n|---|---|---|---|")
+    for name, values in seconds.items():
+        value = median(values)
+        print(f"| {name} | {1e3 * value:.2f} | {shape[0] / value:.0f} | {value / copy:.1f} |")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    on_gpu = args.device.startswith("cuda")
+    name = torch.cuda.get_device_name() if on_gpu else f"CPU ({platform.machine()}), {args.threads} thread(s)"
+    print(f"{name}, torch {torch.__version__}, {args.rounds} rounds")
+    for shape in SIZES:
+        measure(shape, args.device, args.rounds)
+
+
+if __name__ == "__main__":
+    main()
