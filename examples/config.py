@@ -28,7 +28,7 @@ class Config:
     lesion_min: float = 1 / 4
     lesion_max: float = 1 / 2.3
     crop_min: float = 0.8
-    centring_weight: float = 0.1
+    centring_weight: float = 0.01
     seed: int = 0
     device: str = "cpu"
 

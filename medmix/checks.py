@@ -64,6 +64,15 @@ def check_container_mask(mask: Tensor, images: Tensor) -> None:
         raise ValueError(f"expected the mask on {images.device}, got {mask.device}: use mask.to(images.device)")
 
 
+def check_params(params: dict[str, Tensor], images: Tensor) -> None:
+    """Refuse the parameters of a batch of another size."""
+    if len(params["num_lesions"]) != len(images):
+        raise ValueError(
+            f"expected params for {len(images)} images, got those of a batch of {len(params['num_lesions'])}: "
+            "replay on a batch of the same size"
+        )
+
+
 def check_probability(p: float) -> None:
     """Refuse a probability outside [0, 1]."""
     if not 0 <= p <= 1:

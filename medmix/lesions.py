@@ -119,6 +119,11 @@ def fit_radius(centre: Tensor, radius: Tensor, foreground: Tensor) -> Tensor:
     return torch.minimum(radius, nearest)
 
 
+def draw_sources(uniform: Tensor, batch: int) -> Tensor:
+    """How many rows further on a lesion's donor lies: never the image itself, unless it is alone."""
+    return 1 + (uniform * (batch - 1)).long() if batch > 1 else torch.zeros_like(uniform, dtype=torch.int64)
+
+
 def outline_radius(shape: Shape, offset: Tensor, radius: Tensor, outline: Tensor) -> Tensor:
     """Distance of the outline from the centre in the direction of each pixel, at most the radius.
 

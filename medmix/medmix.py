@@ -10,11 +10,11 @@ from kornia.constants import DataKey
 from torch import Tensor
 
 from medmix.appearance import apply_colour, bezier_intensity, colour_matrix
-from medmix.checks import check_container_mask, check_images, check_mask
-from medmix.lesions import NUM_LAYOUTS, OUTLINE_DIM, Shape, lesion_alpha, sample_layout
+from medmix.checks import check_container_mask, check_images, check_mask, check_params
+from medmix.lesions import NUM_LAYOUTS, OUTLINE_DIM, Shape, draw_sources, lesion_alpha, sample_layout
 from medmix.options import OPTIONS, Nonlinear, check_options, check_room
 from medmix.warps import Deformation, warp
-from medmix.windows import copies_rows, cut, paste, row_starts
+from medmix.windows import cut, cut_donors, cut_noise, paste, row_starts
 
 Params = dict[str, Tensor]
 
@@ -102,12 +102,14 @@ class MedMix(MixAugmentationBaseV2):
                 there are fewer, and the label says so.
 
         Returns:
-            `MedMixOutput`, or with several data keys a list of one output per input.
+            `MedMixOutput`; with "mask" among the data keys, or `data_keys` given, one output per input, as in kornia.
 
         Raises:
             TypeError, ValueError: If images or masks are not as described; the message tells how to mend them.
         """
         keys = self.data_keys if data_keys is None else [DataKey.get(key) for key in data_keys]
+        if params is not None and DataKey.INPUT not in keys:
+            return self.transform_mask(inputs[0], params, {})
         images = inputs[keys.index(DataKey.INPUT)]
         batched = images[None] if self.keepdim and isinstance(images, Tensor) and images.dim() == 3 else images
         check_images(batched)
@@ -117,16 +119,15 @@ class MedMix(MixAugmentationBaseV2):
             params = self.forward_parameters(
                 batched.shape, generator=generator, foreground=foreground, device=batched.device
             )
-        elif len(params["num_lesions"]) != len(batched):
-            raise ValueError(
-                f"expected params for {len(batched)} images, got those of a batch of {len(params['num_lesions'])}: "
-                "replay on a batch of the same size"
-            )
+        check_params(params, batched)
         self._params = params
-        if len(keys) > 1:
-            check_container_mask(inputs[keys.index(DataKey.MASK)], batched)
-            handlers = {DataKey.INPUT: self.transform_input, DataKey.MASK: self.transform_mask}
-            return [handlers[key](value, params, {}) for key, value in zip(keys, inputs, strict=True)]
+        if DataKey.MASK in keys:
+            mask = inputs[keys.index(DataKey.MASK)]
+            check_container_mask(mask, batched)
+            outputs = [self.transform_input(batched, params, {}), self.transform_mask(mask, params, {})]
+            return outputs if keys.index(DataKey.INPUT) == 0 else outputs[::-1]
+        if data_keys is not None:
+            return self.transform_input(batched, params, {})
         output = self.compose(batched, params)
         return MedMixOutput(*(t[0] for t in output)) if batched is not images else output
 
@@ -212,7 +213,7 @@ class MedMix(MixAugmentationBaseV2):
         grid = torch.stack(torch.meshgrid(steps, steps, indexing="ij"))  # (2, S, S)
         offset = grid + (corner - row["centre"])[:, :, None, None]  # (B, 2, S, S)
         alpha, inside = lesion_alpha(self.shape, self.softness, offset, row["radius"], row["outline"])
-        patch = self.alter(cut_donors(donors, row, room, side), row, noise_pool)
+        patch = self.alter(cut_donors(donors, row["source"], row["origin"], side), row, noise_pool)
         starts, mask_starts = (row_starts(corner, own, x.shape, side) for x in (images, masks))
         target = cut(images, starts, side)
         blended = torch.where(inside, torch.lerp(target, patch, alpha.to(patch.dtype)), target)
@@ -254,23 +255,3 @@ class MedMix(MixAugmentationBaseV2):
     def __repr__(self) -> str:
         options = {name: getattr(self, name) for name in OPTIONS} | {"p": self.p, "same_on_batch": self.same_on_batch}
         return f"MedMix({', '.join(f'{k}={v!r}' for k, v in options.items())}, keepdim={self.keepdim})"
-
-
-def cut_noise(pool: Tensor, first: Tensor, like: Tensor) -> Tensor:
-    """A stretch of the noise pool for each patch, in the patches' shape and dtype."""
-    length = like[0].numel()
-    if copies_rows(pool):
-        return pool.unfold(0, length, 1).index_select(0, first).view(like.shape).to(like.dtype)
-    return pool[first[:, None] + torch.arange(length, device=pool.device)].view(like.shape).to(like.dtype)
-
-
-def draw_sources(uniform: Tensor, batch: int) -> Tensor:
-    """How many rows further on the donor lies: never the image itself, unless it is alone."""
-    return 1 + (uniform * (batch - 1)).long() if batch > 1 else torch.zeros_like(uniform, dtype=torch.int64)
-
-
-def cut_donors(images: Tensor, row: Params, room: Tensor, side: int) -> Tensor:
-    """A window from the donor, the image `source` rows further on: (B, C, S, S)."""
-    donor = (torch.arange(len(images), device=images.device) + row["source"]) % len(images)
-    corner = (row["origin"] * (room + 1)).long()
-    return cut(images, row_starts(corner, donor, images.shape, side), side)

@@ -74,7 +74,7 @@ class WeakAugmentation(nn.Module):
         if params is None:
             params = self.forward_parameters(images.shape, generator=generator, device=images.device)
         work = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
-        grid = F.affine_grid(params["crop"].to(work.dtype), [len(work), 1, *self.size], align_corners=False)
+        grid = crop_grid(params["crop"].to(work.dtype), self.size)
         work = F.grid_sample(work, grid, padding_mode="border", align_corners=False)
         colour = colour_matrix(work, self.color_jitter, params["colour"], params["grayscale"] > 0.5)
         return apply_colour(work, *colour).to(images.dtype)
@@ -101,6 +101,15 @@ class WeakAugmentation(nn.Module):
         """All options, for `repr`."""
         names = ("size", "scale", "ratio", "flip_p", "color_jitter", "jitter_p", "grayscale_p")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+
+def crop_grid(crop: Tensor, size: tuple[int, int]) -> Tensor:
+    """Sampling grid (B, h, w, 2) of affine maps (B, 2, 3) that scale and shift, without affine_grid's products."""
+    rows, columns = ((torch.arange(n, device=crop.device, dtype=crop.dtype) * 2 + 1) / n - 1 for n in size)
+    y = crop[:, 1, 1, None] * rows + crop[:, 1, 2, None]  # (B, h)
+    x = crop[:, 0, 0, None] * columns + crop[:, 0, 2, None]  # (B, w)
+    shape = (-1, size[0], size[1])
+    return torch.stack([x[:, None, :].expand(shape), y[:, :, None].expand(shape)], dim=-1)
 
 
 def crop_size(

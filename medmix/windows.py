@@ -43,6 +43,20 @@ def paste(images: Tensor, starts: Tensor, windows: Tensor) -> Tensor:
     return flat.scatter(0, pixels(starts, side).flatten(), windows.flatten()).view(images.shape)
 
 
+def cut_donors(images: Tensor, source: Tensor, origin: Tensor, side: int) -> Tensor:
+    """A window (B, C, S, S) from each image's donor, the image `source` rows further on; `origin` (B, 2) in [0, 1)."""
+    donor = (torch.arange(len(images), device=images.device) + source) % len(images)
+    room = torch.tensor(images.shape[2:], device=images.device) - side + 1
+    return cut(images, row_starts((origin * room).long(), donor, images.shape, side), side)
+
+
+def cut_noise(pool: Tensor, first: Tensor, like: Tensor) -> Tensor:
+    """A stretch of the noise pool for each patch, in the patches' shape and dtype."""
+    length = like[0].numel()
+    rows = pool.unfold(0, length, 1).index_select(0, first) if copies_rows(pool) else pool[pixels(first, length)]
+    return rows.view(like.shape).to(like.dtype)
+
+
 def pixels(starts: Tensor, side: int) -> Tensor:
     """Indices of the pixels of each row: (R,) -> (R, S)."""
     return starts[:, None] + torch.arange(side, device=starts.device)
