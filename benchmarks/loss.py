@@ -99,7 +99,7 @@ def peak_memory(size: int, name: str, device: str) -> float:
         before = torch.cuda.memory_allocated()
         step()
         return (torch.cuda.max_memory_allocated() - before) / 1e6
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # a fork would inherit freed memory to use up
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=send_resident_peak, args=(size, name, sender))
     child.start()
@@ -110,6 +110,7 @@ def peak_memory(size: int, name: str, device: str) -> float:
 
 def send_resident_peak(size: int, name: str, sender: "multiprocessing.connection.Connection") -> None:
     """In a child process: the growth of its resident memory, whose high-water mark Linux can reset."""
+    torch.set_num_threads(1)
     make_steps(256, "cpu")[name]()  # libraries allocate at their first use
     step = make_steps(size, "cpu")[name]
     Path("/proc/self/clear_refs").write_text("5")

@@ -101,8 +101,10 @@ def log_negatives(
     if gather:
         others = other_rows(pairs).flatten(0, 1)  # (M, D)
         other_labels = other_rows(labels).repeat_interleave(2)  # (M,)
-    form = dense_log_negatives if is_dense(pairs, implementation) else streaming_log_negatives
-    return form(pairs, labels, others, other_labels, kappa_same, kappa_other)
+    arguments = (pairs, labels, others, other_labels, kappa_same, kappa_other)
+    return (
+        dense_log_negatives(*arguments) if is_dense(pairs, implementation) else streaming_log_negatives(*arguments)[0]
+    )
 
 
 def is_dense(pairs: Tensor, implementation: Implementation) -> bool:

@@ -48,6 +48,11 @@ class Tile(NamedTuple):
     columns: Chunk
 
     @property
+    def size(self) -> int:
+        """Number of entries."""
+        return self.rows.size * self.columns.size
+
+    @property
     def on_diagonal(self) -> bool:
         """Whether the tile holds pairs of a point with itself."""
         return self.rows.span == self.columns.span

@@ -126,9 +126,12 @@ def test_both_forms_are_equal(host_reads: bool, problem, kappas, large: bool, da
         patch.setattr(tiles, "TILE_CPU", data.draw(st.sampled_from([2, 4, 6, 512])))
         if not host_reads:  # the way of accelerators
             patch.setattr(tiles, "class_runs", lambda labels: None)
+        if not data.draw(st.booleans()):  # the way of large batches
+            patch.setattr(streaming, "MOST_KEPT", 0)
         results = []
         for form in (dense_log_negatives, streaming_log_negatives):
             value = form(pairs, labels, others, other_labels, *kappas)
+            value = value[0] if form is streaming_log_negatives else value
             slopes = torch.cos(torch.arange(value.numel()).double()).view(value.shape)
             gradients = torch.autograd.grad(value, (pairs, others), slopes, allow_unused=True)
             results.append((value, *gradients))
@@ -188,13 +191,24 @@ def test_gradcheck(implementation: str, positive: str) -> None:
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # opcheck's own
 @pytest.mark.parametrize("kappas", [(2.5, 5.0), (50.0, 100.0)])
 @pytest.mark.parametrize("num_others", [0, 4])
-def test_opcheck(kappas: tuple[float, float], num_others: int) -> None:
+@pytest.mark.parametrize("most_kept", [0, streaming.MOST_KEPT])
+def test_opcheck(kappas: tuple[float, float], num_others: int, most_kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "MOST_KEPT", most_kept)
     pairs = torch.nn.functional.normalize(torch.randn(5, 2, 3), dim=-1).requires_grad_()
     others = torch.nn.functional.normalize(torch.randn(num_others, 3), dim=-1).requires_grad_()
     labels, other_labels = torch.arange(5) % 2, torch.arange(num_others) % 2
     torch.library.opcheck(streaming_log_negatives, (pairs, labels, others, other_labels, *kappas))
-    grad, log_sums = torch.ones(5, 2), streaming_log_negatives(pairs, labels, others, other_labels, *kappas).detach()
-    args = (grad, log_sums, pairs.detach(), labels, others.detach(), other_labels, *kappas)
+    log_sums, kept = streaming_log_negatives(pairs, labels, others, other_labels, *kappas)
+    args = (
+        torch.ones(5, 2),
+        log_sums.detach(),
+        kept.detach(),
+        pairs.detach(),
+        labels,
+        others.detach(),
+        other_labels,
+        *kappas,
+    )
     torch.library.opcheck(streaming.streaming_log_negatives_backward, args)
 
 
