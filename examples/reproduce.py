@@ -1,27 +1,27 @@
 """The paper's comparison on your data: encoders {random, ImageNet, CCD, MSACL, ablations} x detectors {PaDiM, IGD}.
 
-    python examples/reproduce.py --data DIR [DIR ...] --rows random ccd msacl --seeds 3 --epochs 5 --out OUT
+    python examples/reproduce.py --data DIR [DIR ...] --rows start ccd msacl --seeds 3 --epochs 5 --out OUT
     python examples/reproduce.py --table OUT/results.csv          # the tables, from the CSV alone
 
 One CSV line per run; runs that have a line are skipped, so a stopped command goes on when repeated. Training length is
-fixed and the last state is taken: no choice ever sees a test image. To choose settings use `--test-set drawn` or
-`--test-set medmix`: they replace the test set by held-out training images with synthetic lesions.
+fixed and the last state is taken: no choice ever sees a test image. To choose settings (`--set lr=0.003 alpha=4`) use
+`--test-set drawn` or `--test-set medmix`: they replace the test set by held-out training images with synthetic lesions.
 """
 
 import argparse
-import csv
 import subprocess
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from statistics import mean, stdev
 
 import torch
 from baselines import trivial_scores
+from config import Config
 from data import Batches, Dataset, draw_lesions, labelled_batches, read_folder
 from encoders import ARCHITECTURES, INITS, make_backbone
 from figures import save_heat_maps, save_tsne
-from pretrain import Config, pretrain
+from pretrain import pretrain
+from results import KEY, STATISTICS, append_csv, print_tables, read_csv
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
@@ -40,35 +40,44 @@ ROWS: dict[str, dict] = {
     "msacl-cutmix": {"strong": "cutmix"},
     "msacl-noise": {"strong": "noise"},
 }
-METRICS = ("image_auroc", "pixel_auroc", "aupro", "iou", "dice")
-KEY = ("data", "test_set", "size", "arch", "init", "row", "detector", "seed", "epochs", "batch_size")
-STATISTICS = ("accuracy", "between_min", "between_max", "within")
-COLUMNS = (*KEY, *METRICS, *STATISTICS, "seconds", "device", "commit")
 
 
 def run_all(args: argparse.Namespace) -> None:
     """Run every combination that the CSV does not hold yet."""
-    file = args.out / "results.csv"
-    done = {tuple(line[k] for k in KEY) for line in read_csv(file)} if file.is_file() else set()
+    done = {tuple(line[k] for k in KEY) for line in read_csv(args.out / "results.csv")}
+    base = Config(args.size, args.arch, args.init, epochs=args.epochs, batch_size=args.batch_size, device=args.device)
+    base = replace(base, **read_settings(args.set))
     for folder in args.data:
         data = read_folder(folder, args.size)
-        for seed in range(args.seeds):
+        if args.test_set == "real":
+            add_trivial_scores(data, folder.name, done, args)
+        for seed in range(args.first_seed, args.first_seed + args.seeds):
             shown = data if args.test_set == "real" else held_out(data, args.test_set, seed)
             for row in args.rows:
-                config = Config(
-                    args.size, args.arch, args.init, epochs=args.epochs, batch_size=args.batch_size, seed=seed,
-                    device=args.device,
-                )  # fmt: skip
-                keys = [run_key(folder, args.test_set, row, detector, config) for detector in args.detectors]
+                keys = [run_key(folder, row, detector, replace(base, seed=seed), args) for detector in args.detectors]
                 if any(key not in done for key in keys):
-                    run_row(shown, row, config, [key for key in keys if key not in done], args)
+                    run_row(shown, row, replace(base, seed=seed), [key for key in keys if key not in done], args)
 
 
-def run_key(folder: Path, test_set: str, row: str, detector: str, config: Config) -> tuple[str, ...]:
+def read_settings(texts: list[str]) -> dict[str, object]:
+    """Options of `Config` given as name=value."""
+    types = {field.name: field.type for field in fields(Config)}
+    pairs = [text.partition("=")[::2] for text in texts]
+    unknown = [name for name, _ in pairs if name not in types]
+    if unknown:
+        raise SystemExit(f"--set expects name=value with a name of {sorted(types)}, got {unknown}")
+    return {name: types[name](value) for name, value in pairs}
+
+
+def run_key(folder: Path, row: str, detector: str, config: Config, args: argparse.Namespace) -> tuple[str, ...]:
     """What tells a run from every other one, as the CSV spells it."""
-    epochs = 0 if row == "start" else config.epochs
-    values = (folder.name, test_set, config.size, config.arch, config.init, row, detector, config.seed, epochs)
-    return tuple(str(value) for value in (*values, config.batch_size))
+    trained = row != "start"
+    settings = args.set * trained + [f"igd_epochs={args.igd_epochs}", f"igd_width={args.igd_width:g}"] * (
+        detector == "igd"
+    )
+    values = (folder.name, args.test_set, config.size, config.arch, config.init, row, detector, config.seed)
+    training = (config.epochs, config.batch_size) if trained else (0, 0)
+    return tuple(str(value) for value in (*values, *training, " ".join(settings)))
 
 
 def run_row(data: Dataset, row: str, config: Config, keys: list[tuple[str, ...]], args: argparse.Namespace) -> None:
@@ -79,7 +88,7 @@ def run_row(data: Dataset, row: str, config: Config, keys: list[tuple[str, ...]]
     for key in keys:
         start = time.perf_counter()
         name = key[KEY.index("detector")]
-        detector = fit_detector(name, backbone, data, config, args.igd_epochs)
+        detector = fit_detector(name, backbone, data, config, args)
         line = dict(zip(KEY, key, strict=True)) | statistics | evaluate(detector, labelled_batches(data))
         line |= {"seconds": pretraining_seconds + time.perf_counter() - start, "device": device_name(config.device)}
         append_csv(args.out / "results.csv", line | {"commit": commit()})
@@ -100,15 +109,18 @@ def train_encoder(data: Dataset, row: str, config: Config) -> tuple[nn.Module, d
     return backbone, {name: history[-1][name] for name in STATISTICS}
 
 
-def fit_detector(name: str, backbone: nn.Module, data: Dataset, config: Config, igd_epochs: int) -> nn.Module:
+def fit_detector(
+    name: str, backbone: nn.Module, data: Dataset, config: Config, args: argparse.Namespace
+) -> PaDiM | IGD:
     """Fit PaDiM, or train IGD, on the healthy images."""
     generator = torch.Generator().manual_seed(config.seed)
     healthy = Batches(data.train, batch_size=32)
     if name == "padim":
         return PaDiM(backbone, generator=generator).to(config.device).fit(healthy).set_threshold(healthy)
-    detector = IGD(backbone, image_size=config.size, scales="global").to(config.device)
-    shuffled = Batches(data.train, batch_size=16, generator=generator)
-    return detector.fit(shuffled, epochs=igd_epochs).set_threshold(healthy)
+    torch.manual_seed(config.seed)  # the decoder's initial weights
+    detector = IGD(backbone, image_size=config.size, scales="global", width=args.igd_width).to(config.device)
+    shuffled = Batches(data.train, batch_size=16, generator=generator, drop_last=True)
+    return detector.fit(shuffled, epochs=args.igd_epochs, lr=args.igd_lr).set_threshold(healthy)
 
 
 def held_out(data: Dataset, kind: str, seed: int) -> Dataset:
@@ -127,48 +139,13 @@ def held_out(data: Dataset, kind: str, seed: int) -> Dataset:
     )  # fmt: skip
 
 
-def print_tables(file: Path) -> None:
-    """Markdown tables from the CSV: mean and standard deviation over seeds."""
-    lines = read_csv(file)
-    print("| data | start | encoder | detector | epochs | seeds | " + " | ".join((*METRICS, "class accuracy")) + " |")
-    print("|" + "---|" * (7 + len(METRICS)))
-    group_by = [name for name in KEY if name != "seed"]
-    for group in dict.fromkeys(tuple(line[k] for k in group_by) for line in lines):
-        own = [line for line in lines if tuple(line[k] for k in group_by) == group]
-        first = own[0]
-        cells = [summary([line[name] for line in own]) for name in (*METRICS, "accuracy")]
-        names = [first["data"], f"{first['arch']} {first['init']}", first["row"], first["detector"], first["epochs"]]
-        print("| " + " | ".join([*names, str(len(own)), *cells]) + " |")
-
-
-def summary(values: list[str]) -> str:
-    """Mean and standard deviation, or a dash where a run has no such figure."""
-    numbers = [float(value) for value in values if value]
-    if not numbers:
-        return "-"
-    return f"{mean(numbers):.3f}" + (f" ± {stdev(numbers):.3f}" if len(numbers) > 1 else "")
-
-
-def print_trivial(data: Dataset, name: str) -> None:
-    """What a score without any learning reaches on this test set."""
+def add_trivial_scores(data: Dataset, name: str, done: set[tuple[str, ...]], args: argparse.Namespace) -> None:
+    """What a score without any learning reaches on this test set, as lines of the CSV."""
     for score, values in trivial_scores(data).items():
-        print(f"{name}: {score} {roc_auc_score(data.labels, values):.3f}")
-
-
-def read_csv(file: Path) -> list[dict[str, str]]:
-    """All lines of a results file."""
-    with file.open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def append_csv(file: Path, line: dict) -> None:
-    """Add one line, with the header first where the file is new."""
-    new = not file.exists()
-    with file.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore")
-        if new:
-            writer.writeheader()
-        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in line.items()})
+        key = (name, "real", str(args.size), "", "", "no learning", score, "0", "0", "0", "")
+        if key not in done:
+            line = dict(zip(KEY, key, strict=True)) | {"image_auroc": float(roc_auc_score(data.labels, values))}
+            append_csv(args.out / "results.csv", line | {"device": device_name(args.device), "commit": commit()})
 
 
 def device_name(device: str) -> str:
@@ -195,10 +172,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--arch", choices=ARCHITECTURES, default="resnet18")
     parser.add_argument("--init", choices=INITS, default="random")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--igd-epochs", type=int, default=256)
+    parser.add_argument("--igd-width", type=float, default=1.0)
+    parser.add_argument("--igd-lr", type=float, default=1e-4)
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other options of pretrain.py")
     parser.add_argument("--device", default="auto")
     args = parser.parse_args()
     if args.device == "auto":
@@ -209,14 +190,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Command line."""
     args = parse_args()
-    if args.table is not None:
-        print_tables(args.table)
-        return
-    args.out.mkdir(parents=True, exist_ok=True)
-    for folder in args.data:
-        print_trivial(read_folder(folder, args.size), folder.name)
-    run_all(args)
-    print_tables(args.out / "results.csv")
+    if args.table is None:
+        args.out.mkdir(parents=True, exist_ok=True)
+        run_all(args)
+    print_tables(args.table or args.out / "results.csv")
 
 
 if __name__ == "__main__":
