@@ -80,7 +80,7 @@ class IGD(AnomalyDetector):
         nu: float = 0.5,
         rho: float = 0.15,
         data_range: float = 1.0,
-        chunk_size: int = 256,
+        chunk_size: int = 128,
     ) -> None:
         super().__init__()
         positive = {"width": width, "code_dim": code_dim, "data_range": data_range, "chunk_size": chunk_size}

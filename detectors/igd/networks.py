@@ -43,7 +43,11 @@ class Decoder(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes (B, code_dim) to images (B, channels, image_size, image_size)."""
-        return self.blocks(self.linear(codes).unflatten(1, (-1, 4, 4)))  # type: ignore[no-any-return]
+        grid = self.linear(codes).unflatten(1, (-1, 4, 4))
+        if self.training:
+            return self.blocks(grid)  # type: ignore[no-any-return]
+        grid = grid.contiguous(memory_format=torch.channels_last)  # measured: a third faster, but gradients slower
+        return self.blocks(grid).contiguous()  # type: ignore[no-any-return]
 
 
 class Critic(nn.Module):

@@ -369,3 +369,26 @@ def test_wrong_backbones_are_refused():
         IGD(nn.Flatten(2), 32)
     with pytest.raises(ValueError, match="2 x 32 x 32 images, but it failed"):
         IGD(tiny_backbone(), 32, channels=2)
+
+
+class Viewing(nn.Module):
+    """Flattens its maps by `view`, which the channels_last layout does not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 4, 8, stride=8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.convolution(images)
+        return maps.view(len(maps), -1)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("backbone", [tiny_backbone(), Viewing(), resnet18()])
+def test_features_are_those_of_the_backbone_in_any_memory_layout(backbone):
+    detector, images = IGD(backbone, 32, "global", **SMALL), smooth_images(3)
+    backbone.eval()
+    maps = nn.Sequential(*list(backbone.children())[:-1]) if hasattr(backbone, "fc") else backbone
+    features = maps(images)
+    features = features.mean((2, 3)) if features.ndim == 4 else features
+    torch.testing.assert_close(detector.features(images, "global"), features, atol=1e-5, rtol=1e-5)

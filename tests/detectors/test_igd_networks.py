@@ -81,3 +81,14 @@ def test_frozen_call_gives_gradients_to_the_input_only():
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match="32, 64, 128, 256, 512, got 48"):
         Decoder(48)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("side", [32, 64])
+def test_decoder_gives_the_same_images_in_both_memory_layouts(side):
+    decoder = Decoder(side, 3, code_dim=8, width=1 / 16).eval()
+    codes = torch.randn(5, 8)
+    images = decoder(codes)
+    assert images.is_contiguous()
+    grid = decoder.linear(codes).unflatten(1, (-1, 4, 4))
+    torch.testing.assert_close(images, decoder.blocks(grid), atol=1e-5, rtol=1e-5)
