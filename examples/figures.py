@@ -69,7 +69,7 @@ def save_tsne(backbone: nn.Module, data: Dataset, file: Path, device: str) -> No
     """Draw the pooled features of the test images in two dimensions, as the paper's Fig. 1 does."""
     batches = (data.test[rows].float().to(device) / 255 for rows in torch.arange(len(data.test)).split(64))
     features = torch.cat([backbone(images).cpu() for images in batches])
-    points = TSNE(init="pca", random_state=0).fit_transform(features.numpy())
+    points = TSNE(init="pca", random_state=0, perplexity=min(30, len(data.test) / 4)).fit_transform(features.numpy())
     figure, axis = plt.subplots(figsize=(4, 4))
     for label, name, colour in ((0, "normal", "tab:blue"), (1, "abnormal", "tab:red")):
         own = points[(data.labels == label).numpy()]

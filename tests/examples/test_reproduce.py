@@ -1,0 +1,58 @@
+import sys
+from pathlib import Path
+
+import pytest
+import reproduce
+import torch
+from results import read_csv, summary
+from torchvision.transforms.v2.functional import to_pil_image
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train/normal", 10), ("test/normal", 5), ("test/abnormal", 5)):
+        (tmp_path / "tiny" / split).mkdir(parents=True)
+        for i in range(count):
+            image = torch.randint(256, (3, 32, 32), dtype=torch.uint8, generator=generator)
+            to_pil_image(image).save(tmp_path / "tiny" / split / f"{i}.png")
+    return tmp_path / "tiny"
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["reproduce.py", *map(str, arguments)])
+    reproduce.main()
+
+
+@pytest.mark.filterwarnings("ignore")  # those of t-SNE on ten points
+def test_each_run_is_a_line_and_is_done_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    common = ("--data", folder, "--out", out, "--size", 32, "--epochs", 1, "--batch-size", 5, "--device", "cpu")
+    igd = ("--detectors", "padim", "igd", "--igd-epochs", 1, "--igd-width", 1 / 32)
+    run(monkeypatch, *common, *igd, "--rows", "start", "msacl", "--seeds", 1, "--set", "lr=0.02")
+    lines = read_csv(out / "results.csv")
+    assert [(line["row"], line["detector"]) for line in lines if line["row"] != "no learning"] == [
+        (row, detector) for row in ("start", "msacl") for detector in ("padim", "igd")
+    ]
+    assert lines[-1]["settings"] == "lr=0.02 igd_epochs=1 igd_width=0.03125"
+    assert (out / "tiny-msacl-tsne.png").is_file()
+
+    monkeypatch.setattr(reproduce, "run_row", lambda *arguments: pytest.fail("a finished run was repeated"))
+    run(monkeypatch, *common, *igd, "--rows", "start", "msacl", "--seeds", 1, "--set", "lr=0.02")
+    assert read_csv(out / "results.csv") == lines
+    capsys.readouterr()
+    run(monkeypatch, "--table", out / "results.csv")
+    assert "| resnet18 random | msacl | padim | 1 | 1 |" in capsys.readouterr().out
+
+
+def test_unknown_setting_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match="learning_rate"):
+        run(monkeypatch, "--data", folder, "--out", tmp_path, "--set", "learning_rate=1")
+
+
+def test_summary() -> None:
+    assert summary(["0.5", "0.7"]) == "0.600 ± 0.141"
+    assert summary(["0.5"]) == "0.500"
+    assert summary([""]) == "-"
