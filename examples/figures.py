@@ -13,10 +13,11 @@ import matplotlib.pyplot as plt
 
 
 @torch.inference_mode()
-def save_heat_maps(detector: nn.Module, data: Dataset, file: Path, columns: int = 10) -> None:
+def save_heat_maps(detector: nn.Module, data: Dataset, file: Path, columns: int = 10, photographs: bool = True) -> None:
     """Draw normal (left) and abnormal (right) test images over their masks and heat maps.
 
-    The colours run from the median to the maximum of all shown maps, the same for every image.
+    Without `photographs` the figure can be published where the images must not. The colours run from the median to the
+    maximum of all shown maps, the same for every image.
     """
     half = columns // 2
     rows = torch.cat([evenly(data.labels == 0, half), evenly(data.labels == 1, half)])
@@ -24,13 +25,12 @@ def save_heat_maps(detector: nn.Module, data: Dataset, file: Path, columns: int 
     device = next(detector.parameters()).device
     prediction = detector(images.to(device))
     maps = prediction.anomaly_map.cpu()
-    panels = [images.permute(0, 2, 3, 1), maps[:, 0]]
-    names = ["image", "heat map"]
+    panels = {"image": images.permute(0, 2, 3, 1)} if photographs else {}
     if data.masks is not None:
-        panels.insert(1, data.masks[rows, 0].float())
-        names.insert(1, "lesion (truth)")
+        panels["lesion (truth)"] = data.masks[rows, 0].float()
+    panels["heat map"] = maps[:, 0]
     scores = [f"{score:.3g}" for score in prediction.pred_score.tolist()]
-    draw_panels(panels, names, scores, half, file, limits=(maps.median(), maps.max()))
+    draw_panels(panels, scores, half, file, limits=(maps.median(), maps.max()))
 
 
 def evenly(chosen: Tensor, count: int) -> Tensor:
@@ -40,16 +40,16 @@ def evenly(chosen: Tensor, count: int) -> Tensor:
 
 
 def draw_panels(
-    panels: list[Tensor],
-    names: list[str],
+    panels: dict[str, Tensor],
     scores: list[str],
     num_normal: int,
     file: Path,
     limits: tuple[Tensor, Tensor],
 ) -> None:
     """One row per kind of panel, one column per image; the scores stand below."""
-    figure, axes = plt.subplots(len(panels), len(scores), figsize=(1.3 * len(scores), 1.35 * len(panels) + 0.5))
-    for row, (panel, name) in enumerate(zip(panels, names, strict=True)):
+    size = (1.3 * len(scores), 1.35 * len(panels) + 0.5)
+    figure, axes = plt.subplots(len(panels), len(scores), figsize=size, squeeze=False)
+    for row, (name, panel) in enumerate(panels.items()):
         for column, axis in enumerate(axes[row]):
             is_map = name == "heat map"
             low, high = (float(limits[0]), float(limits[1])) if is_map else (0.0, 1.0)

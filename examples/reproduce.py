@@ -95,6 +95,7 @@ def run_row(data: Dataset, row: str, config: Config, keys: list[tuple[str, ...]]
         print(", ".join(f"{k} {line[k]}" for k in ("data", "row", "detector", "seed", "image_auroc")), flush=True)
         if config.seed == 0:
             save_heat_maps(detector, data, args.out / f"{key[0]}-{row}-{name}.png")
+            save_heat_maps(detector, data, args.out / f"{key[0]}-{row}-{name}-maps.png", photographs=False)
     if config.seed == 0:
         save_tsne(backbone, data, args.out / f"{keys[0][0]}-{row}-tsne.png", config.device)
 
@@ -155,9 +156,8 @@ def device_name(device: str) -> str:
 
 def commit() -> str:
     """The short hash of the checkout that produced a line."""
-    root = Path(__file__).parent
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True)
-    return done.stdout.strip()
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
 
 
 def parse_args() -> argparse.Namespace:
