@@ -133,9 +133,7 @@ def print_row(
 
 def map_ours(detector: PaDiM, maps: list[Tensor]) -> Tensor:
     """Map from features."""
-    plan, channels = detector.require_plan()
-    distance = detector.gaussian.squared_distance(plan.levels_of(maps, channels)).sqrt()
-    return detector.resize_rows @ distance @ detector.resize_columns.mT
+    return detector.map_of(maps)
 
 
 def map_anomalib(model: Any, maps: list[Tensor], side: int) -> Tensor:

@@ -13,9 +13,20 @@ def draw_channels(total: int, count: int | None, seed: int) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
 
 
+def choose_channels(total: int, count: int | None, seed: int, given: Tensor | None) -> Tensor:
+    """The given channels, or a random subset."""
+    return draw_channels(total, count, seed) if given is None else check_channels(given, total)
+
+
 def check_channels(channels: Tensor, total: int) -> Tensor:
     """Given channels, ascending; refuses repeated ones and those that do not exist."""
     ascending = sorted(set(channels.tolist()))
     if len(ascending) != len(channels) or ascending[0] < 0 or ascending[-1] >= total:
         raise ValueError(f"expected distinct channels in [0, {total}), got {channels.tolist()}")
     return torch.tensor(ascending)
+
+
+def draw_seed(generator: torch.Generator | None) -> int:
+    """A number from which a subset can be drawn later, the same in every copy."""
+    device = "cpu" if generator is None else generator.device
+    return int(torch.randint(2**62, (), generator=generator, device=device))

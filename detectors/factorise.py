@@ -67,6 +67,35 @@ def whitening_rows(covariances: list[Tensor], weights: list[list[Tensor]]) -> tu
     return [*(-inverse.bmm(factor) for factor in factors), inverse], info
 
 
+def whiten(centred: list[Tensor], whitening: Tensor, levels: Sequence[Level]) -> list[Tensor]:
+    """Whitened values (cells, channels, B) of each level: the recursion that `factorise` describes."""
+    weights = split_blocks(whitening, levels)
+    white: list[Tensor] = []
+    for level, values in enumerate(centred):
+        own = product(weights[level, level], values)
+        for j, coarse in enumerate(white):
+            add_product(own, grouped(weights[level, j], len(coarse)), coarse)
+        white.append(own)
+    return white
+
+
+def product(weight: Tensor, values: Tensor) -> Tensor:
+    """Return weight @ values, batched over cells: (n, r, c) and (n, c, B) give (n, r, B)."""
+    cells, rows, columns = weight.shape
+    if values.shape[2] > 1:
+        return weight.bmm(values)
+    return values.view(cells, 1, columns).bmm(weight.mT).view(cells, rows, 1)  # three times as fast on the CPU
+
+
+def add_product(total: Tensor, weight: Tensor, values: Tensor) -> None:
+    """Add weight (n, r, c) @ values (n, c, B) to total (n k, r / k, B), whose cells are grouped by those of values."""
+    cells, rows, columns = weight.shape
+    if values.shape[2] > 1:
+        total.view(cells, rows, values.shape[2]).baddbmm_(weight, values)
+    else:  # `.mT` of a column would have strides that are slow
+        total.view(cells, 1, rows).baddbmm_(values.view(cells, 1, columns), weight.mT)
+
+
 def factorisation_error(levels: Sequence[Level], level: int, cell: int, eps: float) -> ValueError:
     """Say where a covariance is not positive definite, and what to do."""
     row, column = position(levels, level, cell)

@@ -14,7 +14,7 @@ import torch.distributed
 from torch import Tensor
 from typing_extensions import Self
 
-from detectors.factorise import factorise
+from detectors.factorise import factorise, whiten
 from detectors.late_buffers import LateBuffers
 from detectors.tree import (
     Level,
@@ -24,6 +24,7 @@ from detectors.tree import (
     grouped,
     mean_sizes,
     split_blocks,
+    split_columns,
     split_mean,
     to_tree,
 )
@@ -53,6 +54,8 @@ class NestedGaussian(LateBuffers):
     mean: Tensor | None  # flat float64: (cells, channels) of each level
     moments: Tensor | None  # flat float32: (cells_l, channels_l, channels_j) for each l and each j <= l
     whitening: Tensor | None  # same layout: what `factorise` returns
+    high: Tensor | None  # column: the mean as the sum of two float32 parts
+    low: Tensor | None
 
     def __init__(self, eps: float = 0.01) -> None:
         super().__init__()
@@ -62,6 +65,8 @@ class NestedGaussian(LateBuffers):
         self.levels: list[Level] = []
         for name in ("layout", "count", "mean", "moments", "whitening"):
             self.register_late_buffer(name)
+        for name in ("high", "low"):
+            self.register_buffer(name, None, persistent=False)
 
     def reset(self, levels: Sequence[Level], device: torch.device | str = "cpu") -> None:
         """Forget all samples and set the grids, coarse to fine."""
@@ -140,7 +145,14 @@ class NestedGaussian(LateBuffers):
         if count < 2:
             raise ValueError(f"expected at least 2 samples for a covariance, got {int(count)}: fit on more images")
         self.whitening = factorise(moments, float(count), self.eps, self.levels)
+        self.split_precision()
         return self
+
+    def split_precision(self) -> None:
+        """Derive from the mean its two float32 parts: centring in two steps is as exact as in float64."""
+        assert self.mean is not None
+        self.high = self.mean.float()[:, None]
+        self.low = (self.mean[:, None] - self.high).float()
 
     def squared_distance(self, maps: Sequence[Tensor]) -> Tensor:
         """Return squared Mahalanobis distances (B, rows, columns) on the finest grid.
@@ -149,17 +161,26 @@ class NestedGaussian(LateBuffers):
             maps: (B, channels, rows, columns) of each level, coarse to fine.
         """
         check_maps(maps, self.levels)
-        assert self.mean is not None
+        trees = [to_tree(values.float(), self.levels, level).flatten(0, 1) for level, values in enumerate(maps)]
+        return from_tree(self.squared_distance_of_tree(torch.cat(trees)), self.levels, len(self.levels) - 1)
+
+    def squared_distance_of_tree(self, values: Tensor) -> Tensor:
+        """Return squared distances (cells of the finest grid, B) of values (all levels' cells' channels, B).
+
+        Both are in tree order: for callers that know where each value and each distance belongs.
+        """
         assert self.whitening is not None
-        centred = [
-            centre(to_tree(values.float(), self.levels, level), mean)
-            for level, (values, mean) in enumerate(zip(maps, split_mean(self.mean, self.levels), strict=True))
-        ]
-        total = centred[0].new_zeros(1, centred[0].shape[-1])
-        for white in whiten(centred, self.whitening, self.levels):
+        assert self.high is not None
+        assert self.low is not None
+        centred = (values - self.high).sub_(self.low)
+        total = None
+        for white in whiten(split_columns(centred, self.levels), self.whitening, self.levels):
             own = white.square().sum(1)  # (cells, B)
-            total = (own.view(len(total), -1, own.shape[-1]) + total[:, None]).flatten(0, 1)
-        return from_tree(total, self.levels, len(self.levels) - 1)
+            if total is not None:
+                own = (own.view(len(total), -1, own.shape[1]) + total[:, None]).view(own.shape)
+            total = own
+        assert total is not None
+        return total
 
     def statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         """Count, mean and moments; raises where there are none yet."""
@@ -175,6 +196,8 @@ class NestedGaussian(LateBuffers):
         """Restore the levels; refuse a state whose sizes do not fit them."""
         self.levels = [] if self.layout is None else [Level(*row) for row in self.layout.tolist()]
         check_state(self)
+        if self.whitening is not None:
+            self.split_precision()
 
 
 def centre_on_mean(values: Tensor, out: Tensor) -> Tensor:
@@ -187,33 +210,6 @@ def centre_on_mean(values: Tensor, out: Tensor) -> Tensor:
     low = out.mean(-1)
     out -= low[..., None]
     return high.double() + low.double()
-
-
-def centre(values: Tensor, mean: Tensor) -> Tensor:
-    """Subtract a float64 mean (cells, channels) from (cells, channels, B) in two float32 steps (see above)."""
-    high = mean.float()
-    low = (mean - high).float()
-    return (values - high[..., None]).sub_(low[..., None])
-
-
-def whiten(centred: list[Tensor], whitening: Tensor, levels: Sequence[Level]) -> list[Tensor]:
-    """Whitened values (cells, channels, B) of each level: the recursion that `factorise` describes."""
-    weights = split_blocks(whitening, levels)
-    white: list[Tensor] = []
-    for level, values in enumerate(centred):
-        own = torch.zeros_like(values)
-        for j, coarse in enumerate([*white, values]):
-            add_product(grouped(own, len(coarse)), grouped(weights[level, j], len(coarse)), coarse)
-        white.append(own)
-    return white
-
-
-def add_product(total: Tensor, weight: Tensor, values: Tensor) -> None:
-    """Add weight @ values, batched over cells: total (n, r, B), weight (n, r, c), values (n, c, B)."""
-    if values.shape[-1] == 1:  # row times matrix is three times as fast on the CPU; .mT has strides that are slow
-        total.view(len(total), 1, total.shape[1]).baddbmm_(values.view(len(values), 1, values.shape[1]), weight.mT)
-    else:
-        total.baddbmm_(weight, values)
 
 
 def add_products(moments: Tensor, columns: list[Tensor], levels: Sequence[Level]) -> None:

@@ -69,6 +69,11 @@ def check_images(images: Any, shape: Shape | None = None, *, finite: bool = True
         raise ValueError(f"expected finite images, got {nan} NaN and {infinite} infinite values: check their source")
 
 
+def shape_of(values: Tensor) -> Shape:
+    """Shape (C, H, W) of a batch."""
+    return values.shape[1], values.shape[2], values.shape[3]
+
+
 def with_progress(loader: Iterable[Any], description: str, progress: bool) -> Iterable[Any]:
     """The loader, under a tqdm bar where that is wanted and tqdm is installed."""
     if not progress:

@@ -6,19 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from detectors import distributed as processes
 from detectors.base import AnomalyDetector
-from detectors.channels import check_channels, draw_channels
+from detectors.channels import choose_channels, draw_seed
 from detectors.features import FeatureExtractor, Normalisation
 from detectors.gaussian import NestedGaussian
 from detectors.grids import GridPlan, plan_grids
-from detectors.heatmap import image_score, resize_and_blur_matrix
-from detectors.inputs import Shape, check_images, with_progress
-from detectors.tree import Level
+from detectors.heatmap import image_score
+from detectors.inputs import Shape, check_images, shape_of, with_progress
+from detectors.layout import MapLayout
+from detectors.padim_checks import check_alike, check_levels, check_padim_options
 
 
 class PaDiM(AnomalyDetector):
@@ -60,8 +61,6 @@ class PaDiM(AnomalyDetector):
 
     channels: Tensor | None
     map_shapes: Tensor | None
-    resize_rows: Tensor | None
-    resize_columns: Tensor | None
 
     def __init__(
         self,
@@ -79,20 +78,19 @@ class PaDiM(AnomalyDetector):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_options(num_features, blur_sigma, top_fraction, channels)
+        check_padim_options(num_features, blur_sigma, top_fraction, channels)
         self.extract = FeatureExtractor(backbone, layers, weights=weights, normalize=normalize)
         self.gaussian = NestedGaussian(eps)
+        self.layout = MapLayout()
         self.num_features, self.nested = num_features, nested
         self.blur_sigma, self.top_fraction = blur_sigma, top_fraction
         # The number of channels shows at the first image; a number drawn now keeps the subset the same in every copy.
-        self._channel_seed = int(torch.randint(2**62, (), generator=generator, device=generator_device(generator)))
+        self._channel_seed = draw_seed(generator)
         self._given_channels = channels
         self._plan: GridPlan | None = None
         for name in ("channels", "map_shapes"):
             self.register_late_buffer(name)
-        for name in ("resize_rows", "resize_columns"):
-            self.register_buffer(name, None, persistent=False)
-        self.register_load_state_dict_post_hook(check_state)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(settle_state)  # type: ignore[no-untyped-call]
 
     def fit(self, loader: Iterable[Any], *, progress: bool = False, distributed: bool | None = None) -> Self:
         """Forget what was learnt and fit on normal images in one pass.
@@ -111,10 +109,10 @@ class PaDiM(AnomalyDetector):
             ValueError: If sizes differ, values are not finite, there are fewer than two images, or a covariance is not
                 positive definite (the message names the position).
         """
-        joined = dist.is_available() and dist.is_initialized() if distributed is None else distributed
+        joined = processes.wanted(distributed)
         self.reset()
         if joined:
-            self._channel_seed = of_first_process(self._channel_seed)
+            self._channel_seed = processes.of_first_process(self._channel_seed)
         for images in self.batches(with_progress(loader, "PaDiM", progress)):
             self.take_in(images)
         if joined:
@@ -133,13 +131,7 @@ class PaDiM(AnomalyDetector):
         Raises:
             ValueError: If backbone channels, image size or grids differ.
         """
-        if other.channels is None or self.channels is None:
-            raise ValueError("expected two detectors that have seen images: call partial_fit or fit on each first")
-        if self._shape != other._shape or not torch.equal(self.channels.cpu(), other.channels.cpu()):
-            raise ValueError(
-                f"expected a detector of the same image size and channels, got {other._shape} for {self._shape}: make "
-                "both as copies of one unfitted detector, or pass the same channels"
-            )
+        check_alike(self.channels, self._shape, other.channels, other._shape)
         self.gaussian.merge(other.gaussian)
         return self
 
@@ -172,21 +164,20 @@ class PaDiM(AnomalyDetector):
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map checked images (B, C, H, W) to scores (B,) and maps (B, 1, H, W)."""
-        distance = self.distance(images)
-        assert self.resize_rows is not None
-        assert self.resize_columns is not None
-        with torch.autocast(images.device.type, enabled=False):
-            anomaly_map = (self.resize_rows @ distance @ self.resize_columns.mT)[:, None]
-        return image_score(anomaly_map, self.top_fraction), anomaly_map
-
-    def distance(self, images: Tensor) -> Tensor:
-        """Mahalanobis distances (B, h, w) on the finest feature grid, eq. (12)."""
-        plan, channels = self.require_plan()
         maps = self.extract(images)
         with torch.autocast(images.device.type, enabled=False):
-            squared = self.gaussian.squared_distance(plan.levels_of(maps, channels))
-        rows, columns = plan.size  # what lies beyond was padded
-        return squared[:, :rows, :columns].sqrt()
+            anomaly_map = self.map_of(maps)
+        return image_score(anomaly_map, self.top_fraction), anomaly_map
+
+    def map_of(self, maps: Sequence[Tensor]) -> Tensor:
+        """Anomaly maps (B, 1, H, W) from the backbone's maps."""
+        return self.layout.enlarge(self.distance(maps))
+
+    def distance(self, maps: Sequence[Tensor]) -> Tensor:
+        """Mahalanobis distances (B, h, w) on the finest of the backbone's maps, eq. (12)."""
+        plan, _ = self.require_plan()
+        squared = self.gaussian.squared_distance_of_tree(self.layout.values(plan, maps))
+        return self.layout.positions(plan, squared.sqrt())
 
     def reset(self) -> None:
         """Forget all images, thresholds included; the channel subset is drawn anew from the same number."""
@@ -208,30 +199,25 @@ class PaDiM(AnomalyDetector):
     def settle(self, image_shape: Shape, map_shapes: list[Shape]) -> None:
         """Fix image size, channel subset and grids."""
         total = sum(channels for channels, _, _ in map_shapes)
-        if self._given_channels is not None:
-            channels = check_channels(self._given_channels, total)
-        else:
-            channels = draw_channels(total, self.num_features, self._channel_seed)
         self.set_image_shape(image_shape)
+        channels = choose_channels(total, self.num_features, self._channel_seed, self._given_channels)
         self.channels = channels.to(self.device)
         self.map_shapes = torch.tensor(map_shapes, device=self.device)
         self.make_plan()
+        self.prepare()
 
     def make_plan(self) -> None:
-        """Derive from channels and shapes what becomes of each map, and the matrices of the heat map."""
+        """Derive from channels and shapes what becomes of each map."""
+        self._plan = None
+        self.layout.clear()
         if self.channels is None or self.map_shapes is None or self._shape is None:
-            self._plan = self.resize_rows = self.resize_columns = None
             return
-        shapes = [(c, rows, columns) for c, rows, columns in self.map_shapes.tolist()]
-        total = sum(c for c, _, _ in shapes)
-        if not 0 <= int(self.channels.min()) <= int(self.channels.max()) < total:
-            raise ValueError(f"expected channels in [0, {total}) in the state, got {self.channels.tolist()}")
-        self._plan = plan_grids(shapes, self.channels, self.nested)
-        matrices = (
-            resize_and_blur_matrix(size, out_size, self.blur_sigma).float().to(self.device)
-            for size, out_size in zip(self._plan.size, self._shape[1:], strict=True)
-        )
-        self.resize_rows, self.resize_columns = matrices
+        self._plan = plan_grids([(c, h, w) for c, h, w in self.map_shapes.tolist()], self.channels, self.nested)
+
+    def prepare(self) -> None:
+        """Compute what predictions need and only the plan decides."""
+        if self._plan is not None and self.channels is not None and self._shape is not None:
+            self.layout.prepare(self._plan, self.channels, self._shape[1:], self.blur_sigma)
 
     def require_plan(self) -> tuple[GridPlan, Tensor]:
         """The plan and the channels; raises before the first images."""
@@ -241,62 +227,23 @@ class PaDiM(AnomalyDetector):
 
     def join_processes(self) -> None:
         """Merge the statistics of all processes; those without images take over the others' grids."""
-        own = None if self.map_shapes is None else (self._shape, self.map_shapes.tolist(), self.gaussian.levels)
-        everyone: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, own)
-        seen = [state for state in everyone if state is not None]
-        if any(state != seen[0] for state in seen):
-            raise ValueError(f"expected images of one size in all processes, got {[s and s[0] for s in everyone]}")
-        if seen and own is None:
-            shape, map_shapes, levels = seen[0]
-            self.settle(shape, map_shapes)
-            self.gaussian.reset(levels, self.device)
-        if seen:
+        own = None
+        if self.map_shapes is not None and self._shape is not None:
+            own = processes.Settings(self._shape, self.map_shapes.tolist(), self.gaussian.levels)
+        settings = processes.agreed(own)
+        if settings is not None and own is None:
+            self.settle(settings.image_shape, settings.map_shapes)
+            self.gaussian.reset(settings.levels, self.device)
+        if settings is not None:
             self.gaussian.all_reduce()
 
     def after_load(self) -> None:
-        """Restore image size, grids and the matrices of the heat map."""
         super().after_load()
         self.make_plan()
 
 
-def check_state(detector: PaDiM, keys: Any) -> None:
-    """Refuse a loaded state whose channels and grids do not belong together."""
-    if detector.channels is None or detector.map_shapes is None:
-        return
-    plan = detector._plan
-    counts = [] if plan is None else [sum(plan.counts[k] for k in group) for group in plan.groups]
-    expected = [] if plan is None else [Level(*size, n) for size, n in zip(plan.sizes, counts, strict=True)]
-    if detector.gaussian.levels != expected:
-        raise ValueError(
-            f"expected grids {expected} in the state, got {detector.gaussian.levels}: was nested the same?"
-        )
-
-
-def check_options(num_features: int | None, blur_sigma: float, top_fraction: float, channels: Tensor | None) -> None:
-    """Refuse options out of range."""
-    if num_features is not None and num_features < 1:
-        raise ValueError(f"expected num_features >= 1, or None for all, got {num_features}")
-    if blur_sigma < 0:
-        raise ValueError(f"expected blur_sigma >= 0, got {blur_sigma}: 0 leaves the blur out")
-    if not 0 <= top_fraction <= 1:
-        raise ValueError(f"expected top_fraction in [0, 1], got {top_fraction}: 0 takes the maximum")
-    if channels is not None and (channels.ndim != 1 or channels.is_floating_point() or len(channels) == 0):
-        raise ValueError(f"expected channels as a vector of integers, got {channels.dtype}, {tuple(channels.shape)}")
-
-
-def shape_of(values: Tensor) -> Shape:
-    """Shape (C, H, W) of a batch."""
-    return values.shape[1], values.shape[2], values.shape[3]
-
-
-def of_first_process(value: int) -> int:
-    """The first process's value, in every process."""
-    values = [value]
-    dist.broadcast_object_list(values)
-    return values[0]
-
-
-def generator_device(generator: torch.Generator | None) -> torch.device:
-    """Where to draw."""
-    return torch.device("cpu") if generator is None else generator.device
+def settle_state(detector: PaDiM, keys: Any) -> None:
+    """Refuse a loaded state whose channels and grids do not belong together; then prepare predictions."""
+    if detector.channels is not None and detector.map_shapes is not None:
+        check_levels(detector._plan.levels if detector._plan else [], detector.gaussian.levels)
+    detector.prepare()

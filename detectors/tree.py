@@ -84,6 +84,12 @@ def split_mean(flat: Tensor, levels: Sequence[Level]) -> list[Tensor]:
     return [part.view(v.cells, v.channels) for part, v in zip(parts, levels, strict=True)]
 
 
+def split_columns(flat: Tensor, levels: Sequence[Level]) -> list[Tensor]:
+    """Views (cells, channels, B) of each level into (all cells' channels, B)."""
+    parts = torch.split(flat, mean_sizes(levels))
+    return [part.view(v.cells, v.channels, flat.shape[1]) for part, v in zip(parts, levels, strict=True)]
+
+
 def split_blocks(flat: Tensor, levels: Sequence[Level]) -> dict[tuple[int, int], Tensor]:
     """Views (cells_l, channels_l, channels_j) into a flat vector, by (l, j)."""
     shapes = block_shapes(levels)

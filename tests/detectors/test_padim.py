@@ -109,6 +109,20 @@ def test_nested_is_chosen_only_where_it_equals_nearest(size: tuple[int, int]) ->
     assert len(levels) == 3 or any(side % 16 for side in size)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (72, 80), (68, 100)])
+@pytest.mark.parametrize("nested", [None, False, True])
+def test_one_index_selects_repeats_pads_and_orders(size: tuple[int, int], nested: bool | None) -> None:
+    images = draw(5, size)
+    detector = make_padim(nested=nested).fit([images])
+    maps = detector.extract(images)
+    plan, channels = detector.require_plan()
+    rows, columns = plan.size
+    want = detector.gaussian.squared_distance(plan.levels_of(maps, channels))[:, :rows, :columns]
+    torch.testing.assert_close(detector.distance(maps), want.sqrt())
+    with pytest.raises(ValueError, match="from the backbone as in fit"):
+        detector.distance(maps[::-1])
+
+
 def test_padding_by_replication_on_request() -> None:
     images = draw(6, (68, 100))
     nested, joined = make_padim(nested=True).fit([images]), make_padim().fit([images])
@@ -216,7 +230,7 @@ def test_blur_and_top_fraction() -> None:
     images = draw(8)
     detector = make_padim(blur_sigma=0.0, top_fraction=0.1).fit([images])
     prediction = detector(images)
-    want = F.interpolate(detector.distance(images)[:, None], size=(32, 48), mode="bilinear")
+    want = F.interpolate(detector.distance(detector.extract(images))[:, None], size=(32, 48), mode="bilinear")
     torch.testing.assert_close(prediction.anomaly_map, want)
     highest = want.flatten(1).sort(1, descending=True).values[:, :154]
     torch.testing.assert_close(prediction.pred_score, highest.mean(1))

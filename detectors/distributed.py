@@ -1,0 +1,43 @@
+"""What the processes of torch.distributed's default group tell each other during a fit."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch.distributed as dist
+
+from detectors.inputs import Shape
+from detectors.tree import Level
+
+
+class Settings(NamedTuple):
+    """What the first images settle."""
+
+    image_shape: Shape
+    map_shapes: list[Shape]
+    levels: Sequence[Level]
+
+
+def wanted(distributed: bool | None) -> bool:
+    """Whether to join the processes; None means wherever the group exists."""
+    return dist.is_available() and dist.is_initialized() if distributed is None else distributed
+
+
+def of_first_process(value: int) -> int:
+    """The first process's value, in every process."""
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def agreed(own: Settings | None) -> Settings | None:
+    """What all processes that have seen images agree on; None if none has.
+
+    Raises:
+        ValueError: In all processes alike, if they differ.
+    """
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, own)
+    seen = [settings for settings in everyone if settings is not None]
+    if any(settings != seen[0] for settings in seen):
+        raise ValueError(f"expected images of one size in all processes, got {[s and s.image_shape for s in everyone]}")
+    return seen[0] if seen else None
