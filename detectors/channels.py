@@ -1,7 +1,11 @@
 """Which channels PaDiM keeps."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+from detectors.inputs import Shape
 
 
 def draw_channels(total: int, count: int | None, seed: int) -> Tensor:
@@ -13,8 +17,9 @@ def draw_channels(total: int, count: int | None, seed: int) -> Tensor:
     return torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].sort().values
 
 
-def choose_channels(total: int, count: int | None, seed: int, given: Tensor | None) -> Tensor:
-    """The given channels, or a random subset."""
+def choose_channels(shapes: Sequence[Shape], count: int | None, seed: int, given: Tensor | None) -> Tensor:
+    """The given channels, or a random subset, of maps of these shapes (C, rows, columns)."""
+    total = sum(channels for channels, _, _ in shapes)
     return draw_channels(total, count, seed) if given is None else check_channels(given, total)
 
 

@@ -198,9 +198,8 @@ class PaDiM(AnomalyDetector):
 
     def settle(self, image_shape: Shape, map_shapes: list[Shape]) -> None:
         """Fix image size, channel subset and grids."""
-        total = sum(channels for channels, _, _ in map_shapes)
         self.set_image_shape(image_shape)
-        channels = choose_channels(total, self.num_features, self._channel_seed, self._given_channels)
+        channels = choose_channels(map_shapes, self.num_features, self._channel_seed, self._given_channels)
         self.channels = channels.to(self.device)
         self.map_shapes = torch.tensor(map_shapes, device=self.device)
         self.make_plan()
@@ -238,6 +237,7 @@ class PaDiM(AnomalyDetector):
             self.gaussian.all_reduce()
 
     def after_load(self) -> None:
+        """Restore image size and grids."""
         super().after_load()
         self.make_plan()
 
