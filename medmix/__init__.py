@@ -1,6 +1,7 @@
 """GPU-batched synthetic-lesion augmentation (MSACL, section 3.2)."""
 
 from medmix.comparisons import CutMixClasses, NoiseClasses, PermutationClasses, RotationClasses
+from medmix.intensity import RandomNonlinearIntensity
 from medmix.medmix import MedMix, MedMixOutput
 from medmix.patches import NeighbourPatches
 from medmix.views import MultiClassViews, WeakAugmentation
@@ -13,6 +14,7 @@ __all__ = [
     "NeighbourPatches",
     "NoiseClasses",
     "PermutationClasses",
+    "RandomNonlinearIntensity",
     "RotationClasses",
     "WeakAugmentation",
 ]

@@ -4,10 +4,14 @@ All functions are batched and take any number of channels; saturation and hue ne
 """
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+Nonlinear = Literal["bezier", "genesis"]
+CURVE_DIM = {"bezier": 4, "genesis": 5}  # random numbers per curve
+TABLE_POINTS = 1000
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -64,22 +68,53 @@ def apply_colour(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     return (torch.baddbmm(offset, matrix, images.flatten(2)).clamp(0, 1)).view(images.shape)
 
 
-def bezier_intensity(images: Tensor, uniform: Tensor) -> Tensor:
-    """Monotone Bezier curve from (0, 0) to (1, 1), inverted with probability 1/2.
-
-    With control points x2 = x1 + 1/3 the abscissa is a quadratic, x(t) = a t + (1 - a) t^2 with a = 3 x1, and t has a
-    closed form. The inverted curve is y(1 - t), as in Models Genesis.
+def bend_intensity(images: Tensor, curve: Nonlinear, uniform: Tensor, invert_p: float = 0.5) -> Tensor:
+    """Bend intensities by a random monotone Bezier curve from (0, 0) to (1, 1), or by its inversion y(1 - t).
 
     Args:
         images: (B, C, H, W) in [0, 1].
-        uniform: (B, 4) numbers in [0, 1): x1, y1, y2, inversion.
+        curve: "bezier" (closed form) or "genesis" (two free control points, by a table).
+        uniform: (B, 4) numbers in [0, 1) for "bezier": x1, y1, y2, inversion; (B, 5) for "genesis": x1, y1, y2,
+            inversion, x2.
+        invert_p: Share of inverted curves.
 
     Returns:
         Images (B, C, H, W) in [0, 1].
     """
-    a, y1, y2, invert = uniform.to(images.dtype)[:, :, None, None, None].unbind(dim=1)  # (B, 1, 1, 1) each
-    a = 0.05 + 1.95 * a  # away from 0, where t would have no derivative at v = 0
-    t = 2 * images / (a + torch.sqrt(a * a + 4 * (1 - a) * images).clamp(min=1e-6))
-    t = torch.where(invert < 0.5, 1 - t, t).clamp(0, 1)
-    s = 1 - t
-    return (3 * s * s * t * y1 + 3 * s * t * t * y2 + t * t * t).clamp(0, 1)
+    x1, y1, y2, invert, *x2 = uniform.to(images.dtype).unbind(dim=1)  # (B,) each
+    ordinate = cubic(y1, y2, invert < invert_p)
+    if curve == "genesis":
+        return look_up(images, cubic(x1, x2[0], torch.zeros_like(x1, dtype=torch.bool)), ordinate)
+    return evaluate(ordinate[:, :, None, None, None], bezier_parameter(images, x1)).clamp(0, 1)
+
+
+def bezier_parameter(images: Tensor, x1: Tensor) -> Tensor:
+    """The t with x(t) = images, in closed form: for x2 = x1 + 1/3, x(t) = 2 h t + (1 - 2 h) t^2 with h = 3 x1 / 2."""
+    # h = 0 has no derivative at 0, h = 1 none at 1, where rounding may also make the radicand negative.
+    h = (0.025 + 0.975 * x1).clamp(max=0.999)[:, None, None, None]
+    return images / (h + torch.sqrt(torch.addcmul(h * h, 1 - 2 * h, images)))
+
+
+def cubic(first: Tensor, second: Tensor, inverted: Tensor) -> Tensor:
+    """Coefficients (4, B) of the Bezier polynomial from 0 to 1 over t, the constant first; of 1 - t where inverted."""
+    zero, one = torch.zeros_like(first), torch.ones_like(first)
+    rising = torch.stack([zero, 3 * first, 3 * second - 6 * first, one + 3 * first - 3 * second])
+    falling = torch.stack([one, 3 * second - 3, 3 * first - 6 * second + 3, 3 * second - 3 * first - 1])
+    return torch.where(inverted, falling, rising)
+
+
+def evaluate(coefficients: Tensor, t: Tensor) -> Tensor:
+    """A cubic polynomial with coefficients (4, B, ...), the constant first, at t (B, ...)."""
+    constant, linear, square, cube = coefficients
+    return torch.addcmul(constant, torch.addcmul(linear, torch.addcmul(square, cube, t), t), t)
+
+
+def look_up(images: Tensor, abscissa: Tensor, ordinate: Tensor) -> Tensor:
+    """Linear interpolation in the table of the points (x(t), y(t)) of a curve, as in Models Genesis."""
+    t = torch.linspace(0, 1, TABLE_POINTS, dtype=images.dtype, device=images.device).expand(images.shape[0], -1)
+    x, y = (evaluate(c[:, :, None], t) for c in (abscissa, ordinate))  # (B, points)
+    value = images.flatten(1).contiguous()
+    right = torch.searchsorted(x.contiguous(), value.detach()).clamp(1, TABLE_POINTS - 1)
+    x0, x1, y0, y1 = x.gather(1, right - 1), x.gather(1, right), y.gather(1, right - 1), y.gather(1, right)
+    share = ((value - x0) / (x1 - x0).clamp(min=1e-12)).clamp(0, 1)
+    return torch.lerp(y0, y1, share).clamp(0, 1).view(images.shape)

@@ -1,21 +1,17 @@
-"""What a lesion is: how many, where, how large, of what outline, cut from where; and its alpha mask.
+"""What a lesion is: where it lies, how large it is, which image it is cut from.
 
 Lengths are in pixels, positions are (row, column). Slot k of an image is its k-th lesion: the image with n lesions has
 slots 0..n-1, so the lesions of one draw are nested over n.
 """
 
 import math
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Shape = Literal["blob", "ellipse", "rectangle"]
-
 NUM_LAYOUTS = 8
 GAP = 2.0  # pixels between two lesions' circles: more than the sqrt(2) at which pixels touch
-OUTLINE_DIM = 8
 
 
 def sample_layout(
@@ -122,55 +118,3 @@ def fit_radius(centre: Tensor, radius: Tensor, foreground: Tensor) -> Tensor:
 def draw_sources(uniform: Tensor, batch: int) -> Tensor:
     """How many rows further on a lesion's donor lies: never the image itself, unless it is alone."""
     return 1 + (uniform * (batch - 1)).long() if batch > 1 else torch.zeros_like(uniform, dtype=torch.int64)
-
-
-def outline_radius(shape: Shape, offset: Tensor, radius: Tensor, outline: Tensor) -> Tensor:
-    """Distance of the outline from the centre in the direction of each pixel, at most the radius.
-
-    Args:
-        shape: "blob", "ellipse" or "rectangle".
-        offset: Pixel positions relative to the centre, (B, 2, S, S).
-        radius: Radius of the circle around the lesion, (B,).
-        outline: (B, 8) numbers in [0, 1): aspect, rotation, and the blob's harmonics.
-    """
-    angle = torch.atan2(offset[:, 0], offset[:, 1])  # (B, S, S)
-    aspect = (0.5 + 0.5 * outline[:, 0])[:, None, None]
-    turned = angle - (math.pi * outline[:, 1])[:, None, None]
-    if shape == "ellipse":
-        share = aspect / torch.sqrt((aspect * turned.cos()) ** 2 + turned.sin() ** 2)
-    elif shape == "rectangle":
-        diagonal = torch.atan(aspect)
-        wide = (outline[:, 1] < 0.5)[:, None, None]
-        cosine, sine = (
-            torch.where(wide, angle.cos(), angle.sin()).abs(),
-            torch.where(wide, angle.sin(), angle.cos()).abs(),
-        )
-        share = torch.minimum(diagonal.cos() / cosine.clamp(min=1e-6), diagonal.sin() / sine.clamp(min=1e-6))
-    else:
-        share = blob_share(angle, outline)
-    return radius[:, None, None] * share
-
-
-def blob_share(angle: Tensor, outline: Tensor) -> Tensor:
-    """A smooth closed curve of low harmonics, between .6 and 1: (B, S, S)."""
-    waves = torch.zeros_like(angle)
-    for order, (phase, weight) in enumerate([(2, 0.16), (3, 0.12), (4, 0.07), (5, 0.05)], start=2):
-        waves = waves + weight * torch.sin(order * angle + 2 * math.pi * outline[:, phase, None, None])
-    return 0.8 + waves / 2
-
-
-def lesion_alpha(
-    shape: Shape, softness: float, offset: Tensor, radius: Tensor, outline: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Opacity (B, 1, S, S) in [0, 1] of one lesion per image, and its mask (B, 1, S, S) bool, true where it lies.
-
-    A radius of 0 gives an empty mask; otherwise the centre pixel is always in it.
-    """
-    core = radius.clamp(max=1.5)[:, None, None]  # a lesion of few pixels is a disc: thinner outlines fall apart
-    edge = torch.maximum(outline_radius(shape, offset, radius, outline), core)
-    depth = 1 - torch.hypot(offset[:, 0], offset[:, 1]) / edge.clamp(min=1e-6)  # 1 at the centre, 0 on the outline
-    inside = ((depth > 0) & (radius > 0)[:, None, None])[:, None]  # (B, 1, S, S)
-    if softness == 0:
-        return inside.to(depth.dtype), inside
-    ramp = (depth / softness).clamp(0, 1)[:, None]
-    return ramp * ramp * (3 - 2 * ramp) * inside, inside

@@ -9,10 +9,11 @@ from kornia.augmentation import MixAugmentationBaseV2
 from kornia.constants import DataKey
 from torch import Tensor
 
-from medmix.appearance import apply_colour, bezier_intensity, colour_matrix
+from medmix.appearance import CURVE_DIM, Nonlinear, apply_colour, bend_intensity, colour_matrix
 from medmix.checks import check_container_mask, check_images, check_mask, check_params
-from medmix.lesions import NUM_LAYOUTS, OUTLINE_DIM, Shape, draw_sources, lesion_alpha, sample_layout
-from medmix.options import OPTIONS, Nonlinear, check_options, check_room
+from medmix.lesions import NUM_LAYOUTS, draw_sources, sample_layout
+from medmix.options import OPTIONS, check_options, check_room
+from medmix.outlines import OUTLINE_DIM, Shape, lesion_alpha
 from medmix.warps import Deformation, warp
 from medmix.windows import cut, cut_donors, cut_noise, paste, row_starts
 
@@ -42,7 +43,8 @@ class MedMix(MixAugmentationBaseV2):
         softness: Share of the radius over which a lesion fades in, in [0, 1]; 0 is a hard edge.
         color_jitter: Brightness, contrast, saturation and hue strengths of the patches.
         noise: Smallest and largest standard deviation of the Gaussian noise on the patches.
-        nonlinear: "bezier" bends the patches' intensities; None leaves them.
+        nonlinear: "bezier" bends the patches' intensities by a curve in closed form, "genesis" by one with two free
+                control points (see `RandomNonlinearIntensity`); None leaves them.
         deformation: Warp of the patches: "none" (or None), "fisheye" or "wave".
         p: Probability that an image is augmented at all; else its label is 0.
         same_on_batch: Draw once, for all images.
@@ -167,7 +169,7 @@ class MedMix(MixAugmentationBaseV2):
             "origin": uniform(rows, slots, 2),
             "outline": uniform(rows, slots, OUTLINE_DIM),
             "colour": uniform(rows, slots, 4),
-            "bezier": uniform(rows, slots, 4),
+            "curve": uniform(rows, slots, CURVE_DIM[self.nonlinear or "bezier"]),
             "noise": uniform(rows, slots, 2),
             "warp": uniform(rows, slots, 3),
         }
@@ -209,14 +211,13 @@ class MedMix(MixAugmentationBaseV2):
         room = torch.tensor([height - side, width - side], device=images.device)
         corner = torch.minimum((row["centre"].long() - side // 2).clamp(min=0), room)  # (B, 2)
         own = torch.arange(batch, device=images.device)
-        steps = torch.arange(side, device=images.device)
-        grid = torch.stack(torch.meshgrid(steps, steps, indexing="ij"))  # (2, S, S)
-        offset = grid + (corner - row["centre"])[:, :, None, None]  # (B, 2, S, S)
+        rows, columns = torch.arange(side, device=images.device) + (corner - row["centre"]).T[:, :, None]  # (B, S) each
+        offset = rows[:, :, None], columns[:, None, :]
         alpha, inside = lesion_alpha(self.shape, self.softness, offset, row["radius"], row["outline"])
         patch = self.alter(cut_donors(donors, row["source"], row["origin"], side), row, noise_pool)
         starts, mask_starts = (row_starts(corner, own, x.shape, side) for x in (images, masks))
         target = cut(images, starts, side)
-        blended = torch.where(inside, torch.lerp(target, patch, alpha.to(patch.dtype)), target)
+        blended = torch.lerp(target, patch, alpha.to(patch.dtype))  # outside, where alpha is 0, exactly the target
         joined = cut(masks, mask_starts, side) | inside  # windows overlap even where lesions do not
         return paste(images, starts, blended), paste(masks, mask_starts, joined)
 
@@ -226,8 +227,8 @@ class MedMix(MixAugmentationBaseV2):
         if self.deformation not in (None, "none"):
             work = warp(work, self.deformation, row["warp"])
         work = apply_colour(work, *colour_matrix(work, self.color_jitter, row["colour"]))
-        if self.nonlinear == "bezier":
-            work = bezier_intensity(work, row["bezier"])
+        if self.nonlinear is not None:
+            work = bend_intensity(work, self.nonlinear, row["curve"])
         if self.noise[1] > 0:
             std = self.noise[0] + (self.noise[1] - self.noise[0]) * row["noise"][:, 0]
             first = (row["noise"][:, 1] * NOISE_POOL).long()

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from medmix.appearance import Nonlinear
 from medmix.checks import check_probability
-from medmix.lesions import Shape
+from medmix.outlines import Shape
 from medmix.warps import Deformation
 
-Nonlinear = Literal["bezier"]
 OPTIONS = ("num_lesions", "size", "shape", "softness", "color_jitter", "noise", "nonlinear", "deformation")
 DATA_KEYS = ({"input"}, {"input", "mask"})
 

@@ -1,0 +1,108 @@
+"""The outline of a lesion and its opacity, from pixel offsets without any angle: a pass over the window costs most.
+
+The outline is a closed curve around the centre. A pixel's distance is relative to it: 0 at the centre, 1 on the curve.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Shape = Literal["blob", "ellipse", "rectangle"]
+
+OUTLINE_DIM = 8
+HARMONICS = ((2, 0.16), (3, 0.12), (4, 0.07), (5, 0.05))  # orders and weights of the blob's waves
+COSINES = ((-1, 0, 2), (0, -3, 0, 4), (1, 0, -8, 0, 8), (0, 5, 0, -20, 0, 16))  # cos(k a) as polynomials in c = cos(a)
+SINES = ((0, 2), (-1, 0, 4), (0, -4, 0, 8), (1, 0, -12, 0, 16))  # sin(k a) / sin(a) as polynomials in c
+
+
+def lesion_alpha(
+    shape: Shape, softness: float, offset: tuple[Tensor, Tensor], radius: Tensor, outline: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Opacity of one lesion per image, and its mask.
+
+    Args:
+        shape: "blob", "ellipse" or "rectangle".
+        softness: Share of the radius over which the lesion fades in.
+        offset: Pixel positions relative to the centre: rows (B, S, 1) and columns (B, 1, S).
+        radius: Radius of the circle around the lesion, (B,).
+        outline: (B, 8) numbers in [0, 1): aspect, rotation, and the blob's phases.
+
+    Returns:
+        Opacity (B, 1, S, S) in [0, 1], 0 outside, and the mask (B, 1, S, S) bool, true where the lesion lies. A radius
+        of 0 gives an empty mask; otherwise the centre pixel is always in it.
+    """
+    distance = relative_distance(shape, offset, radius, outline)[:, None]  # (B, 1, S, S)
+    inside = distance < 1
+    if softness == 0:
+        return inside.to(distance.dtype), inside
+    ramp = ((1 - distance) * (1 / softness)).clamp(0, 1)  # 0 outside
+    return ramp * ramp * (3 - 2 * ramp), inside
+
+
+def relative_distance(shape: Shape, offset: tuple[Tensor, Tensor], radius: Tensor, outline: Tensor) -> Tensor:
+    """Distance of each pixel from the centre over that of the outline in its direction: (B, S, S)."""
+    rows, columns = offset
+    scale = radius.clamp(min=1e-9)[:, None, None]  # a radius of 0 puts all pixels but the centre far outside
+    centre_distance = torch.hypot(rows, columns)
+    if shape == "ellipse":
+        distance = ellipse_norm(rows, columns, outline) / scale
+    elif shape == "rectangle":
+        distance = rectangle_norm(rows, columns, outline) / scale
+    else:
+        distance = centre_distance / (scale * blob_share(rows, columns, centre_distance, outline))
+    core = scale.clamp(max=1.5)  # a lesion of few pixels is a disc: thinner outlines fall apart
+    distance = torch.minimum(distance, centre_distance / core)
+    return distance + (radius <= 0)[:, None, None]  # the centre of an absent lesion is outside, too
+
+
+def ellipse_norm(rows: Tensor, columns: Tensor, outline: Tensor) -> Tensor:
+    """Norm (B, S, S) that is 1 on a turned ellipse with half axes 1 and .5 to 1."""
+    aspect, angle = 0.5 + 0.5 * outline[:, 0, None, None], math.pi * outline[:, 1, None, None]
+    cosine, sine = angle.cos(), angle.sin()
+    along = cosine * columns + sine * rows
+    across = (cosine * rows - sine * columns) / aspect
+    return torch.hypot(along, across)
+
+
+def rectangle_norm(rows: Tensor, columns: Tensor, outline: Tensor) -> Tensor:
+    """Norm (B, S, S) that is 1 on an upright or lying rectangle of half diagonal 1 and aspect .5 to 1."""
+    diagonal = torch.atan(0.5 + 0.5 * outline[:, 0, None, None])
+    lies = outline[:, 1, None, None] < 0.5
+    longer, shorter = diagonal.cos(), diagonal.sin()
+    width, height = torch.where(lies, longer, shorter), torch.where(lies, shorter, longer)
+    return torch.maximum(rows.abs() / height, columns.abs() / width)
+
+
+def blob_share(rows: Tensor, columns: Tensor, distance: Tensor, outline: Tensor) -> Tensor:
+    """A smooth closed curve of low harmonics, .8 + sum w_k sin(k a + phase_k) / 2, between .6 and 1: (B, S, S).
+
+    In c = cos(a) and s = sin(a) it is P(c) + s Q(c) with polynomials P and Q.
+    """
+    inverse = 1 / distance.clamp(min=1e-6)
+    cosine, sine = columns * inverse, rows * inverse
+    even, odd = blob_polynomials(outline)
+    return torch.addcmul(horner(even, cosine), sine, horner(odd, cosine))
+
+
+def blob_polynomials(outline: Tensor) -> tuple[Tensor, Tensor]:
+    """Coefficients of P (6, B, 1, 1) and Q (5, B, 1, 1), the constants first."""
+    weights = torch.tensor([weight for _, weight in HARMONICS], dtype=outline.dtype, device=outline.device)
+    phase = 2 * math.pi * outline[:, 2:6]  # (B, 4)
+    cosines, sines = (
+        torch.tensor([[*row, *(0,) * (length - len(row))] for row in table], dtype=outline.dtype, device=outline.device)
+        for table, length in ((COSINES, 6), (SINES, 5))
+    )
+    even = (weights / 2 * phase.sin()) @ cosines  # (B, 6)
+    odd = (weights / 2 * phase.cos()) @ sines  # (B, 5)
+    even = torch.cat([even[:, :1] + 0.8, even[:, 1:]], dim=1)
+    return even.T[:, :, None, None], odd.T[:, :, None, None]
+
+
+def horner(coefficients: Tensor, x: Tensor) -> Tensor:
+    """The polynomial with these coefficients (N, B, 1, 1), the constant first, at x (B, S, S)."""
+    value = torch.addcmul(coefficients[-2], coefficients[-1], x)
+    for coefficient in coefficients[:-2].flip(0):
+        value = torch.addcmul(coefficient, value, x)
+    return value
