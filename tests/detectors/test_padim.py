@@ -309,7 +309,7 @@ def test_onnx_equals_eager(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
     images = draw(6)
-    detector = make_padim().fit([images])
+    detector = make_padim().fit([images]).eval()
     torch.onnx.export(detector, (images[:2],), tmp_path / "padim.onnx", dynamo=True)
     session = runtime.InferenceSession(str(tmp_path / "padim.onnx"))
     score, anomaly_map = session.run(None, {session.get_inputs()[0].name: images[:2].numpy()})[:2]
