@@ -75,12 +75,13 @@ def shape_of(values: Tensor) -> Shape:
 
 
 def with_progress(loader: Iterable[Any], description: str, progress: bool) -> Iterable[Any]:
-    """The loader, under a tqdm bar where that is wanted and tqdm is installed."""
+    """The loader, under a bar where that is wanted; where tqdm is not installed, the description is printed instead."""
     if not progress:
         return loader
     try:
         from tqdm import tqdm  # type: ignore[import-untyped]
     except ImportError:
+        print(description, flush=True)
         return loader
     bar: Iterable[Any] = tqdm(loader, desc=description, leave=False)
     return bar

@@ -12,7 +12,7 @@ from detectors.base import AnomalyDetector
 from detectors.igd.backbone import PooledFeatures, feature_width
 from detectors.igd.losses import IGDLosses
 from detectors.igd.model import CodeMoments, IGDModel, TrainingPass
-from detectors.igd.patches import SIDE, cut_patches, patches_per_image
+from detectors.igd.patches import SIDE, cut_patches
 from detectors.igd.scoring import (
     Weights,
     check_options,
@@ -24,8 +24,6 @@ from detectors.igd.scoring import (
     summed_map,
 )
 from detectors.igd.training import StepCallback, Training
-
-MAX_PATCHES = 450  # of a step of the local model: those of two images of 256 px
 
 
 class IGD(AnomalyDetector):
@@ -216,13 +214,6 @@ class IGD(AnomalyDetector):
             for scale in self.scales:
                 inputs = checked if scale == "global" else cut_patches(checked)
                 yield scale, self.model(scale).training_pass(inputs, self.features(inputs, scale), generator)
-
-    def step_batches(self, images: Tensor, scale: str) -> list[Tensor]:
-        """The inputs of a model's training steps: the batch, or the patches of as many images as allowed at once."""
-        if scale == "global":
-            return [images]
-        per_step = max(1, MAX_PATCHES // patches_per_image(self.image_size))
-        return [cut_patches(part) for part in torch.split(images, per_step)]
 
     def chunks(self, images: Tensor, scale: str) -> list[Tensor]:
         """The inputs of a model in inference: the batch, or its patches in chunks."""

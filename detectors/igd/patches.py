@@ -6,6 +6,7 @@ from torch import Tensor
 
 SIDE = 32
 STRIDE = 16
+MAX_PATCHES = 450  # of a training step: those of two images of 256 px
 
 
 def cut_patches(images: Tensor) -> Tensor:
@@ -17,6 +18,12 @@ def cut_patches(images: Tensor) -> Tensor:
 def patches_per_image(image_size: int) -> int:
     """How many patches `cut_patches` makes of a square image."""
     return int(((image_size - SIDE) // STRIDE + 1) ** 2)
+
+
+def patches_by_step(images: Tensor) -> list[Tensor]:
+    """Patches of as many whole square images at once as make at most 450, at least those of one."""
+    per_step = max(1, MAX_PATCHES // patches_per_image(images.shape[-1]))
+    return [cut_patches(part) for part in torch.split(images, per_step)]
 
 
 def average_patches(patches: Tensor, image_size: int) -> Tensor:

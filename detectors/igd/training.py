@@ -1,13 +1,16 @@
 """The schedule of IGD's training: Gaussian refresh, one critic step per step, decay, checkpoints."""
 
-import importlib
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from detectors.checkpoint import read_state
+from detectors.igd.patches import patches_by_step
+from detectors.inputs import with_progress
 
 if TYPE_CHECKING:
     from detectors.igd.igd import IGD
@@ -71,7 +74,7 @@ class Training:
         decay = (1 - self.steps / (self.epochs * len(self.loader))) ** DECAY_POWER
         terms: dict[str, Tensor] = {}
         for scale in self.detector.scales:
-            for part in self.detector.step_batches(images, scale):
+            for part in [images] if scale == "global" else patches_by_step(images):
                 last = self.model_step(scale, part, self.lr * decay)
             terms.update({f"{scale}/{name}": value for name, value in last.items()})
         self.steps += 1
@@ -127,25 +130,24 @@ class Training:
         return [torch.default_generator, *cuda, *(g for g in own if isinstance(g, torch.Generator))]
 
     def load(self, file: str | Path | None) -> None:
-        """Go on from a checkpoint file."""
+        """Go on from a checkpoint file, without executing anything from it.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If none is given, or it is damaged, holds other objects or is of another run.
+        """
         if file is None:
             raise ValueError("expected the checkpoint to resume from, got None: pass checkpoint=FILE with resume=True")
-        self.load_state_dict(torch.load(file, map_location=self.detector.device, weights_only=True))
+        state = read_state(file)
+        missing = [name for name in self.state_dict() if name not in state]
+        if missing:
+            raise ValueError(
+                f"expected a checkpoint of fit in {file}, which lacks {missing}: a state_dict goes to load"
+            )
+        self.load_state_dict(state)
 
     def save(self, file: Path) -> None:
         """Write the state so that a stop in mid-write loses nothing."""
         part = file.with_suffix(file.suffix + ".part")
         torch.save(self.state_dict(), part)
         os.replace(part, file)
-
-
-def with_progress(loader: Any, description: str, progress: bool) -> Iterable[Any]:
-    """The loader, under a bar where that is wanted; where tqdm is not installed, the description is printed instead."""
-    if not progress:
-        return loader  # type: ignore[no-any-return]
-    try:
-        bar = importlib.import_module("tqdm").tqdm
-    except ImportError:
-        print(description, flush=True)
-        return loader  # type: ignore[no-any-return]
-    return bar(loader, desc=description, leave=False)  # type: ignore[no-any-return]

@@ -1,4 +1,6 @@
 import copy
+import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from torchvision.models import resnet18
 
 from detectors import IGD, AnomalyPrediction, evaluate
 from detectors.igd.losses import absolute_error, similarity_of
+from detectors.igd.patches import patches_by_step
 
 SMALL = {"width": 1 / 32, "code_dim": 16}
 
@@ -201,6 +204,23 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
         small_detector().fit(images, 2, progress=False, resume=True)
 
 
+def test_damaged_files_are_refused(tmp_path):
+    images, file = [smooth_images(4)], tmp_path / "igd.pt"
+    detector = small_detector().fit(images, 1, progress=False, checkpoint=file)
+    whole = file.read_bytes()
+    for damaged in (whole[: len(whole) // 2], b"", b"no checkpoint", pickle.dumps({"detector": Path("x")})):
+        file.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"igd\.pt"):
+            small_detector().fit(images, 1, progress=False, checkpoint=file, resume=True)
+        with pytest.raises(ValueError, match=r"igd\.pt"):
+            small_detector().load(file)
+    torch.save(detector.state_dict(), file)
+    with pytest.raises(ValueError, match=r"lacks .*optimisers"):
+        small_detector().fit(images, 1, progress=False, checkpoint=file, resume=True)
+    with pytest.raises(ValueError, match="made alike"):
+        small_detector(scales="local").load(file)
+
+
 def test_schedule(monkeypatch):
     detector, rates, refreshes = small_detector(scales="local", size=64), [], []
     refresh = detector.refresh
@@ -263,8 +283,7 @@ def test_losses_sum_over_scales():
 
 
 def test_local_steps_hold_at_most_450_patches():
-    detector = small_detector(256, "local")
-    assert [len(part) for part in detector.step_batches(torch.rand(5, 3, 256, 256), "local")] == [450, 450, 225]
+    assert [len(part) for part in patches_by_step(torch.rand(5, 3, 256, 256))] == [450, 450, 225]
 
 
 def test_steps_report_their_terms():
