@@ -9,17 +9,17 @@ from kornia.augmentation import MixAugmentationBaseV2
 from kornia.constants import DataKey
 from torch import Tensor
 
-from medmix.appearance import CURVE_DIM, Nonlinear, apply_colour, bend_intensity, colour_matrix
+from medmix.alteration import NOISE_POOL, alter
+from medmix.appearance import CURVE_DIM, Nonlinear
+from medmix.blending import Blending, blend
 from medmix.checks import check_container_mask, check_images, check_mask, check_params
 from medmix.lesions import NUM_LAYOUTS, draw_sources, sample_layout
 from medmix.options import OPTIONS, check_options, check_room
 from medmix.outlines import OUTLINE_DIM, Shape, lesion_alpha
-from medmix.warps import Deformation, warp
-from medmix.windows import cut, cut_donors, cut_noise, paste, row_starts
+from medmix.warps import Deformation
+from medmix.windows import cut, cut_donors, paste, row_starts
 
 Params = dict[str, Tensor]
-
-NOISE_POOL = 4096  # a lesion's noise is a stretch of one pool, so that a replay is exact and drawing it is cheap
 
 
 class MedMixOutput(NamedTuple):
@@ -40,7 +40,9 @@ class MedMix(MixAugmentationBaseV2):
         num_lesions: Possible numbers of lesions, shared out evenly over a batch; an int for exactly that many.
         size: Smallest and largest lesion diameter as a fraction of the shorter image side.
         shape: Outline: "blob" (irregular), "ellipse" or "rectangle".
-        softness: Share of the radius over which a lesion fades in, in [0, 1]; 0 is a hard edge.
+        blending: "feathered"; "hard" replaces the pixels; "seamless" solves Poisson's equation inside the lesion, so
+            that it meets its surroundings without an edge and differs by its texture only, as in NSA and PII.
+        softness: Share of the radius over which a feathered lesion fades in, in [0, 1]; 0 is a hard edge.
         color_jitter: Brightness, contrast, saturation and hue strengths of the patches.
         noise: Smallest and largest standard deviation of the Gaussian noise on the patches.
         nonlinear: "bezier" bends the patches' intensities by a curve in closed form, "genesis" by one with two free
@@ -66,6 +68,7 @@ class MedMix(MixAugmentationBaseV2):
         *,
         size: tuple[float, float] = (1 / 4, 1 / 2.3),
         shape: Shape = "blob",
+        blending: Blending = "feathered",
         softness: float = 0.35,
         color_jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
         noise: tuple[float, float] = (0.0, 0.1),
@@ -77,12 +80,13 @@ class MedMix(MixAugmentationBaseV2):
         data_keys: Sequence[str] = ("input",),
     ) -> None:
         check_options(
-            num_lesions=num_lesions, size=size, shape=shape, softness=softness, color_jitter=color_jitter, noise=noise,
-            nonlinear=nonlinear, deformation=deformation, p=p, data_keys=data_keys,
+            num_lesions=num_lesions, size=size, shape=shape, blending=blending, softness=softness,
+            color_jitter=color_jitter, noise=noise, nonlinear=nonlinear, deformation=deformation, p=p,
+            data_keys=data_keys,
         )  # fmt: skip
         super().__init__(p=p, p_batch=1.0, same_on_batch=same_on_batch, keepdim=keepdim, data_keys=list(data_keys))
         self.num_lesions = (num_lesions,) if isinstance(num_lesions, int) else tuple(num_lesions)
-        self.size, self.shape, self.softness = size, shape, softness
+        self.size, self.shape, self.blending, self.softness = size, shape, blending, softness
         self.color_jitter, self.noise, self.nonlinear, self.deformation = color_jitter, noise, nonlinear, deformation
 
     def forward(  # type: ignore[override]
@@ -214,27 +218,12 @@ class MedMix(MixAugmentationBaseV2):
         rows, columns = torch.arange(side, device=images.device) + (corner - row["centre"]).T[:, :, None]  # (B, S) each
         offset = rows[:, :, None], columns[:, None, :]
         alpha, inside = lesion_alpha(self.shape, self.softness, offset, row["radius"], row["outline"])
-        patch = self.alter(cut_donors(donors, row["source"], row["origin"], side), row, noise_pool)
+        patch = cut_donors(donors, row["source"], row["origin"], side)
+        patch = alter(patch, row, noise_pool, self.color_jitter, self.noise, self.nonlinear, self.deformation)
         starts, mask_starts = (row_starts(corner, own, x.shape, side) for x in (images, masks))
-        target = cut(images, starts, side)
-        blended = torch.lerp(target, patch, alpha.to(patch.dtype))  # outside, where alpha is 0, exactly the target
+        blended = blend(cut(images, starts, side), patch, alpha, inside, self.blending)
         joined = cut(masks, mask_starts, side) | inside  # windows overlap even where lesions do not
         return paste(images, starts, blended), paste(masks, mask_starts, joined)
-
-    def alter(self, patch: Tensor, row: Params, noise_pool: Tensor) -> Tensor:
-        """Change the look of the patches (B, C, S, S): warp, colour jitter, intensity curve, noise."""
-        work = patch.float() if patch.dtype in (torch.float16, torch.bfloat16) else patch
-        if self.deformation not in (None, "none"):
-            work = warp(work, self.deformation, row["warp"])
-        work = apply_colour(work, *colour_matrix(work, self.color_jitter, row["colour"]))
-        if self.nonlinear is not None:
-            work = bend_intensity(work, self.nonlinear, row["curve"])
-        if self.noise[1] > 0:
-            std = self.noise[0] + (self.noise[1] - self.noise[0]) * row["noise"][:, 0]
-            first = (row["noise"][:, 1] * NOISE_POOL).long()
-            stretch = cut_noise(noise_pool, first, work)
-            work = torch.addcmul(work, std[:, None, None, None].to(work.dtype), stretch).clamp(0, 1)
-        return work.to(patch.dtype)
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, H, W) of class `label`: with that many lesions each. Used by `MultiClassViews`."""

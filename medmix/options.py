@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from medmix.appearance import Nonlinear
+from medmix.blending import Blending
 from medmix.checks import check_probability
 from medmix.outlines import Shape
 from medmix.warps import Deformation
 
-OPTIONS = ("num_lesions", "size", "shape", "softness", "color_jitter", "noise", "nonlinear", "deformation")
+OPTIONS = ("num_lesions", "size", "shape", "blending", "softness", "color_jitter", "noise", "nonlinear", "deformation")
 DATA_KEYS = ({"input"}, {"input", "mask"})
 
 
@@ -23,8 +24,13 @@ def check_options(**options: Any) -> None:
     check_num_lesions(options["num_lesions"])
     check_size(options["size"])
     check_jitter(options["color_jitter"])
-    for name, kind in (("shape", Shape), ("nonlinear", Nonlinear), ("deformation", Deformation)):
-        allowed = (*get_args(kind), *(() if name == "shape" else (None,)))
+    for name, kind, absent in (
+        ("shape", Shape, ()),
+        ("blending", Blending, ()),
+        ("nonlinear", Nonlinear, (None,)),
+        ("deformation", Deformation, (None,)),
+    ):
+        allowed = (*get_args(kind), *absent)
         if options[name] not in allowed:
             raise ValueError(f"expected {name} to be one of {allowed}, got {options[name]!r}")
     if not 0 <= options["softness"] <= 1:

@@ -1,11 +1,34 @@
 """Square windows of a batch, one per image: where they lie, cutting them out, writing them back.
 
 A window is its pixel rows, and a pixel row is a stretch of memory: plain copies of stretches are several times faster
-on a CPU than gathering pixels. Autograd and the compiler cannot follow overlapping stretches, so they get the pixels.
+on a CPU than gathering pixels. The compiler is handed them as two operators of our own, which it does not look into;
+autograd cannot follow overlapping stretches, so it gets the pixels.
 """
 
 import torch
 from torch import Tensor
+
+
+@torch.library.custom_op("medmix::cut_stretches", mutates_args=())
+def cut_stretches(flat: Tensor, starts: Tensor, length: int) -> Tensor:
+    """Stretches (R, length) of a flat tensor that begin at `starts` (R,)."""
+    return flat.unfold(0, length, 1).index_select(0, starts)
+
+
+@cut_stretches.register_fake
+def _(flat: Tensor, starts: Tensor, length: int) -> Tensor:
+    return flat.new_empty(len(starts), length)
+
+
+@torch.library.custom_op("medmix::paste_stretches", mutates_args=("flat",))
+def paste_stretches(flat: Tensor, starts: Tensor, stretches: Tensor) -> None:
+    """Write stretches (R, length), which must not overlap, into a flat tensor, in place."""
+    flat.unfold(0, stretches.shape[1], 1).index_copy_(0, starts, stretches)
+
+
+@paste_stretches.register_fake
+def _(flat: Tensor, starts: Tensor, stretches: Tensor) -> None:
+    return None
 
 
 def row_starts(corner: Tensor, image: Tensor, shape: torch.Size, side: int) -> Tensor:
@@ -30,17 +53,17 @@ def row_starts(corner: Tensor, image: Tensor, shape: torch.Size, side: int) -> T
 def cut(images: Tensor, starts: Tensor, side: int) -> Tensor:
     """Windows (B, C, S, S) of contiguous images (B, C, H, W)."""
     flat = images.view(-1)
-    rows = flat.unfold(0, side, 1).index_select(0, starts) if copies_rows(images) else flat[pixels(starts, side)]
+    rows: Tensor = flat[pixels(starts, side)] if needs_grad(images) else cut_stretches(flat, starts, side)
     return rows.view(-1, images.shape[1], side, side)
 
 
 def paste(images: Tensor, starts: Tensor, windows: Tensor) -> Tensor:
     """The images (B, C, H, W) with the windows written over them, in place where that is allowed."""
     flat, side = images.view(-1), windows.shape[-1]
-    if copies_rows(images, windows):
-        flat.unfold(0, side, 1).index_copy_(0, starts, windows.reshape(-1, side))
-        return images
-    return flat.scatter(0, pixels(starts, side).flatten(), windows.flatten()).view(images.shape)
+    if needs_grad(images, windows):
+        return flat.scatter(0, pixels(starts, side).flatten(), windows.flatten()).view(images.shape)
+    paste_stretches(flat, starts, windows.reshape(-1, side))
+    return images
 
 
 def cut_donors(images: Tensor, source: Tensor, origin: Tensor, side: int) -> Tensor:
@@ -52,9 +75,8 @@ def cut_donors(images: Tensor, source: Tensor, origin: Tensor, side: int) -> Ten
 
 def cut_noise(pool: Tensor, first: Tensor, like: Tensor) -> Tensor:
     """A stretch of the noise pool for each patch, in the patches' shape and dtype."""
-    length = like[0].numel()
-    rows = pool.unfold(0, length, 1).index_select(0, first) if copies_rows(pool) else pool[pixels(first, length)]
-    return rows.view(like.shape).to(like.dtype)
+    stretches: Tensor = cut_stretches(pool, first, like[0].numel())
+    return stretches.view(like.shape).to(like.dtype)
 
 
 def pixels(starts: Tensor, side: int) -> Tensor:
@@ -62,7 +84,6 @@ def pixels(starts: Tensor, side: int) -> Tensor:
     return starts[:, None] + torch.arange(side, device=starts.device)
 
 
-def copies_rows(*tensors: Tensor) -> bool:
-    """Whether memory may be addressed by stretches: neither gradients nor the compiler look on."""
-    needs_grad = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    return not needs_grad and not torch.compiler.is_compiling()
+def needs_grad(*tensors: Tensor) -> bool:
+    """Whether autograd records what happens to one of the tensors."""
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)

@@ -32,6 +32,7 @@ def mixes(draw: st.DrawFn) -> MedMix:
         draw(st.sampled_from([(0, 1, 2, 3), 1, 3, 5, (2,), (0, 4)])),
         size=draw(SIZES),
         shape=draw(SHAPES),
+        blending=draw(st.sampled_from(["hard", "feathered", "seamless"])),
         softness=draw(st.sampled_from([0.0, 0.35, 1.0])),
         color_jitter=draw(st.sampled_from([(0.4, 0.4, 0.4, 0.1), (0, 0, 0, 0)])),
         noise=draw(st.sampled_from([(0.0, 0.1), (0.0, 0.0), (0.5, 0.5)])),
