@@ -31,7 +31,7 @@ def estimate_centres(
 
     Args:
         embed: Maps images (N, C, H, W) to embeddings (N, D). Its batch-norm layers are found when it is a module, a
-            method of a module, a `functools.partial` of either, or a function that names its modules directly.
+            method of a module, a `functools.partial` of or with one, or a function that names its modules directly.
         batches: Pairs of images (N, C, H, W) and labels (N,), int64 in 0..num_classes-1; any sizes.
         num_classes: Number of classes C.
         gather_distributed: Join the sums of all processes, each of which must have a batch; "auto": when there are any.
@@ -101,7 +101,8 @@ def modules_of(embed: object) -> list[nn.Module]:
     if isinstance(embed, nn.Module):
         return [embed]
     if isinstance(embed, partial):
-        return modules_of(embed.func)
+        given = [*embed.args, *embed.keywords.values()]
+        return modules_of(embed.func) + [value for value in given if isinstance(value, nn.Module)]
     if ismethod(embed):
         return modules_of(embed.__self__)
     if isfunction(embed):

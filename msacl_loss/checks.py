@@ -24,10 +24,27 @@ def check_contrastive_options(temperature: float, alpha: float, positive: str, i
         raise ValueError(f"expected implementation to be 'auto', 'dense' or 'streaming', got {implementation!r}")
 
 
+def check_switch(name: str, value: object) -> None:
+    """Check for a switch that may be left to the library."""
+    if not isinstance(value, bool) and value != "auto":
+        raise ValueError(f"expected {name} to be True, False or 'auto', got {value!r}")
+
+
+def check_centres(centres: Tensor) -> None:
+    """Check for a floating tensor (C, D)."""
+    if not isinstance(centres, Tensor):
+        raise TypeError(f"expected centres to be a tensor, got {type(centres).__name__}")
+    if not centres.is_floating_point():
+        raise TypeError(f"expected centres to be floating, got {centres.dtype}: convert them with .float()")
+    if centres.dim() != 2:
+        raise ValueError(f"expected centres of shape (C, D), got {tuple(centres.shape)}")
+
+
 def check_views(
     z_a: Tensor, z_b: Tensor, labels: Tensor, centres: Tensor, *, validate: Validate, smallest: int
 ) -> None:
     """Check two views of each image, their classes and the centres."""
+    check_centres(centres)
     check_embeddings("z_a", z_a, dim=centres.shape[-1])
     check_embeddings("z_b", z_b, dim=centres.shape[-1])
     if z_a.shape != z_b.shape:
@@ -40,6 +57,7 @@ def check_views(
     if reads_values(validate, z_a):
         check_finite("z_a", z_a)
         check_finite("z_b", z_b)
+        check_finite("centres", centres)
         check_range("labels", labels, len(centres))
 
 
@@ -73,6 +91,8 @@ def check_features(features: tuple[Tensor, Tensor] | None, dim: int | None, coun
         )
     if features is None or dim is None:
         return
+    if not (isinstance(features, tuple) and len(features) == 2):
+        raise TypeError("expected features to be a tuple (features_a, features_b)")
     for name, feature in zip(("features[0]", "features[1]"), features, strict=True):
         check_embeddings(name, feature, dim=dim)
         if len(feature) != count:

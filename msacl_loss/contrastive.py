@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from msacl_loss.checks import Validate, check_contrastive_options, check_views
+from msacl_loss.checks import Validate, check_contrastive_options, check_switch, check_views
 from msacl_loss.dense import dense_log_negatives
 from msacl_loss.distributed import GatherDistributed, gathers, joined_mean, other_rows
 from msacl_loss.streaming import streaming_log_negatives
@@ -13,8 +13,8 @@ from msacl_loss.terms import at_least_float32
 
 Positive = Literal["paper", "nll", "decoupled"]
 Implementation = Literal["auto", "dense", "streaming"]
-DENSE_IMAGES_CPU = 192  # the dense form is the faster one up to here: benchmarks/loss.py
-DENSE_IMAGES_ACCELERATOR = 2048  # a matrix of 64 MiB; not measured
+DENSE_ENTRIES_CPU = 384**2  # the dense form is the faster one up to a matrix of this size: benchmarks/loss.py
+DENSE_ENTRIES_ACCELERATOR = 4096**2  # 64 MiB; not measured
 
 
 def calibrated_contrastive_loss(
@@ -67,6 +67,7 @@ def calibrated_contrastive_loss(
         tensor(-2.0995)
     """
     check_contrastive_options(temperature, alpha, positive, implementation)
+    check_switch("gather_distributed", gather_distributed)
     gather = gathers(gather_distributed)
     check_views(z_a, z_b, labels, centres, validate=validate, smallest=1 if gather else 2)
     kappa_same, kappa_other = 1 / (alpha * temperature), 1 / temperature
@@ -102,13 +103,16 @@ def log_negatives(
         others = other_rows(pairs).flatten(0, 1)  # (M, D)
         other_labels = other_rows(labels).repeat_interleave(2)  # (M,)
     arguments = (pairs, labels, others, other_labels, kappa_same, kappa_other)
-    return (
-        dense_log_negatives(*arguments) if is_dense(pairs, implementation) else streaming_log_negatives(*arguments)[0]
-    )
+    if is_dense(pairs, others, implementation):
+        return dense_log_negatives(*arguments)
+    streamed: Tensor = streaming_log_negatives(*arguments)[0]
+    return streamed
 
 
-def is_dense(pairs: Tensor, implementation: Implementation) -> bool:
+def is_dense(pairs: Tensor, others: Tensor, implementation: Implementation) -> bool:
     """Whether to take the dense form."""
     if implementation == "auto":
-        return len(pairs) <= (DENSE_IMAGES_CPU if pairs.device.type == "cpu" else DENSE_IMAGES_ACCELERATOR)
+        rows = 2 * pairs.shape[0]
+        most = DENSE_ENTRIES_CPU if pairs.device.type == "cpu" else DENSE_ENTRIES_ACCELERATOR
+        return rows * (rows + others.shape[0]) <= most
     return implementation == "dense"

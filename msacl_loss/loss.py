@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from msacl_loss.checks import (
     Validate,
+    check_centres,
     check_contrastive_options,
     check_features,
     check_finite,
     check_patch_pairs,
+    check_switch,
     check_views,
 )
 from msacl_loss.contrastive import Implementation, Positive, calibrated_contrastive_loss
@@ -96,6 +98,8 @@ class MSACLLoss(nn.Module):
     ) -> None:
         super().__init__()
         check_contrastive_options(temperature, alpha, positive, implementation)
+        check_switch("gather_distributed", gather_distributed)
+        check_switch("validate", validate)
         if position_input not in ("difference", "concat"):
             raise ValueError(f"expected position_input to be 'difference' or 'concat', got {position_input!r}")
         self.temperature, self.alpha, self.positive = temperature, alpha, positive
@@ -114,23 +118,30 @@ class MSACLLoss(nn.Module):
         self.register_load_state_dict_post_hook(_notice_loaded_centres)  # type: ignore[no-untyped-call]
 
     @property
-    def weights(self) -> Tensor:
-        """Weights of centring, contrastive, augmentation and position term, (4,)."""
-        return self._weights
+    def weights(self) -> tuple[float, ...]:
+        """Weights of the centring, contrastive, augmentation and position term."""
+        return self._plain_weights
 
     @weights.setter
     def weights(self, weights: Sequence[float]) -> None:
         new = torch.as_tensor(weights, dtype=torch.float32, device="cpu")
         if new.shape != (4,) or not bool(((new >= 0) & (new < math.inf)).all()):
             raise ValueError(f"expected four finite weights >= 0, got {weights}")
+        self._plain_weights = tuple(new.tolist())
         self._weights.copy_(new)
 
     def set_centres(self, centres: Tensor) -> None:
-        """Freeze the class centres of equation (2), (C, D), as `estimate_centres` returns them."""
+        """Freeze the class centres of equation (2), (C, D), as `estimate_centres` returns them.
+
+        Raises:
+            TypeError: They are not a floating tensor.
+            ValueError: Their shape differs, or they are not finite.
+        """
+        check_centres(centres)
         if centres.shape != self.centres.shape:
             raise ValueError(f"expected centres of shape {tuple(self.centres.shape)}, got {tuple(centres.shape)}")
         check_finite("centres", centres)
-        self.centres.copy_(centres)
+        self.centres.copy_(centres.detach())
         self._centres_set = True
 
     def forward(
@@ -188,9 +199,10 @@ class MSACLLoss(nn.Module):
         logits = in_weight_dtype(self.augmentation_head, z if features is None else torch.cat(features))
         position, num_patches = z.new_zeros((), dtype=torch.float32), 0
         if patch_pairs is not None:
-            position = position_loss(self.position_logits(*patch_pairs[:2]), patch_pairs[2])
+            position = position_loss(self.position_logits(*patch_pairs[:2]), patch_pairs[2], validate=False)
             num_patches = len(patch_pairs[2])
-        terms = torch.stack((centring_loss(z, both, self.centres), augmentation_loss(logits, both), position))
+        centring = centring_loss(z, both, self.centres, validate=False)
+        terms = torch.stack((centring, augmentation_loss(logits, both, validate=False), position))
         if gathers(self.gather_distributed):
             terms = joined_mean(terms, labels.new_tensor([len(both), len(both), num_patches]))
         return terms
@@ -208,10 +220,11 @@ class MSACLLoss(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "MSACLLoss":
         """Move centres and weights with the module but keep them in float32."""
-        centres, weights = self.centres, self._weights
+        centres = self.centres
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._weights = torch.tensor(self._plain_weights, device=self.centres.device)
         if not centres.is_meta:
-            self.centres, self._weights = centres.to(self.centres.device), weights.to(self.centres.device)
+            self.centres = centres.to(self.centres.device)
         return self
 
 

@@ -17,7 +17,9 @@ from msacl_loss.dense import dense_gradients
 from msacl_loss.tiles import Points, Tile, arrange, fill_own_image, scale_same_class, upper_tiles
 
 LARGEST_PLAIN_KAPPA = 40.0  # exp(+-40) and its sums are normal float32 numbers, so they need no shift
-MOST_KEPT = 2**22  # entries, 16 MB of float32; on a CPU, for an accelerator's dense form takes such sizes
+MOST_KEPT = (
+    2**22
+)  # entries, 16 MB of float32, of which N > 1000 fills 5/8; an accelerator's dense form takes such sizes
 LOG2_E = math.log2(math.e)  # 2^x is faster than e^x
 
 

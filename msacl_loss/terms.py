@@ -3,8 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor
 
+from msacl_loss.checks import Validate, check_range, reads_values
 
-def centring_loss(z: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
+
+def centring_loss(z: Tensor, labels: Tensor, centres: Tensor, *, validate: Validate = "auto") -> Tensor:
     """Mean squared distance of each embedding to the centre of its class, equation (3).
 
     The squared distance is summed over the D components and averaged over the rows.
@@ -14,8 +16,14 @@ def centring_loss(z: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
         labels: Class of each row, (N,), int64 in 0..C-1.
         centres: Class centres of equation (2), (C, D).
 
+        validate: Check that the labels lie in 0..C-1, which reads them back from an accelerator; "auto" does so on a
+            CPU and outside torch.compile.
+
     Returns:
         A scalar >= 0, float32 (float64 for float64 embeddings).
+
+    Raises:
+        ValueError: A checked label is out of range.
 
     Example:
         >>> import torch
@@ -23,42 +31,56 @@ def centring_loss(z: Tensor, labels: Tensor, centres: Tensor) -> Tensor:
         >>> centring_loss(z, torch.tensor([0, 1]), torch.zeros(2, 2))
         tensor(12.5000)
     """
+    if reads_values(validate, z):
+        check_range("labels", labels, len(centres))
     return (at_least_float32(z) - centres[labels]).square().sum(dim=1).mean()
 
 
-def augmentation_loss(logits: Tensor, labels: Tensor) -> Tensor:
+def augmentation_loss(logits: Tensor, labels: Tensor, *, validate: Validate = "auto") -> Tensor:
     """Cross-entropy of the predicted strong augmentation, equation (8).
 
     Args:
         logits: Output of the linear layer f_beta before its softmax, (N, C).
         labels: Strong augmentation of each row, (N,), int64 in 0..C-1.
+        validate: As for `centring_loss`.
 
     Returns:
         A scalar >= 0; ln C where nothing is known.
+
+    Raises:
+        ValueError: A checked label is out of range.
 
     Example:
         >>> import torch
         >>> augmentation_loss(torch.zeros(2, 4), torch.tensor([0, 3]))
         tensor(1.3863)
     """
+    if reads_values(validate, logits):
+        check_range("labels", labels, logits.shape[1])
     return F.cross_entropy(at_least_float32(logits), labels)
 
 
-def position_loss(logits: Tensor, position: Tensor) -> Tensor:
+def position_loss(logits: Tensor, position: Tensor, *, validate: Validate = "auto") -> Tensor:
     """Cross-entropy of the predicted relative position of two patches, equation (9).
 
     Args:
         logits: Output of the head f_gamma before its softmax, (N, 8).
         position: Neighbour the second patch is, (N,), int64 in 0..7 (row-major, centre skipped).
+        validate: As for `centring_loss`.
 
     Returns:
         A scalar >= 0; ln 8 where nothing is known.
+
+    Raises:
+        ValueError: A checked position is out of range.
 
     Example:
         >>> import torch
         >>> position_loss(torch.zeros(1, 8), torch.tensor([5]))
         tensor(2.0794)
     """
+    if reads_values(validate, logits):
+        check_range("position", position, logits.shape[1])
     return F.cross_entropy(at_least_float32(logits), position)
 
 

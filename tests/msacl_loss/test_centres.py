@@ -132,3 +132,10 @@ def test_centre_distances() -> None:
     centres = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.0, 1.0]])
     expected = torch.tensor([[0.0, 5.0, 1.0], [5.0, 0.0, 18.0**0.5], [1.0, 18.0**0.5, 0.0]], dtype=torch.float64)
     torch.testing.assert_close(centre_distances(centres), expected)
+
+
+def test_module_bound_as_an_argument_is_found() -> None:
+    net = nn.BatchNorm1d(3)
+    embed = partial(lambda model, x: model(x), net)
+    estimate_centres(embed, [(torch.randn(8, 3), torch.arange(8) % 2)], num_classes=2)
+    assert not net.running_mean.any()

@@ -241,6 +241,8 @@ def test_value_checks_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> No
         ({"alpha": float("nan")}, "alpha >= 1"),
         ({"positive": "none"}, "'paper', 'nll' or 'decoupled'"),
         ({"implementation": "fast"}, "'auto', 'dense' or 'streaming'"),
+        ({"validate": "no"}, "validate to be True, False or 'auto'"),
+        ({"gather_distributed": "never"}, "gather_distributed to be True, False or 'auto'"),
         ({"position_input": "sum"}, "'difference' or 'concat'"),
     ],
 )
@@ -265,3 +267,34 @@ def test_module_on_the_meta_device_can_be_emptied_onto_a_real_one() -> None:
     criterion.to_empty(device="cpu")
     criterion.load_state_dict(make().state_dict())
     assert criterion.centres.isfinite().all()
+    plain, data = make(), batch()
+    plain.load_state_dict(criterion.state_dict())
+    assert criterion(**data) == plain(**data)
+
+
+def test_centres_are_frozen_even_if_they_came_with_a_graph() -> None:
+    criterion = MSACLLoss(DIM, 3)
+    criterion.set_centres(torch.zeros(3, DIM, requires_grad=True) * 2)
+    assert not criterion.centres.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("centres", "error", "words"),
+    [([[0.0]], TypeError, "tensor, got list"), (torch.zeros(3, DIM).long(), TypeError, "floating")],
+)
+def test_centres_of_a_wrong_type(centres: object, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        MSACLLoss(DIM, 3).set_centres(centres)
+
+
+@pytest.mark.parametrize("features", [torch.zeros(2, IMAGES, 7), (torch.zeros(IMAGES, 7),)])
+def test_features_are_a_pair(features: object) -> None:
+    criterion = MSACLLoss(DIM, 3, augmentation_dim=7)
+    criterion.set_centres(torch.zeros(3, DIM))
+    with pytest.raises(TypeError, match="tuple"):
+        criterion(**batch(), features=features)
+
+
+def test_weights_read_back_cannot_be_changed_in_place() -> None:
+    with pytest.raises(TypeError):
+        make().weights[0] = -5.0

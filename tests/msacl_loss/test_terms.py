@@ -130,3 +130,26 @@ def test_is_nt_xent_with_alpha_one_and_zero_centres(images: int, dim: int, tau: 
         for value, slope in expected:
             torch.testing.assert_close(ours, value, rtol=1e-9, atol=1e-9)
             torch.testing.assert_close(gradient, slope, rtol=1e-7, atol=1e-9)
+
+
+def test_classes_out_of_range_are_refused() -> None:
+    z, wrong = torch.zeros(2, 4), torch.tensor([0, -1])
+    with pytest.raises(ValueError, match=r"labels in 0\.\.2"):
+        centring_loss(z, wrong, torch.zeros(3, 4))
+    with pytest.raises(ValueError, match=r"labels in 0\.\.3"):
+        augmentation_loss(z, torch.tensor([0, -100]))
+    with pytest.raises(ValueError, match=r"position in 0\.\.3"):
+        position_loss(z, torch.tensor([0, 4]))
+
+
+@pytest.mark.parametrize(
+    ("centres", "error", "words"),
+    [
+        ([[0.0]], TypeError, "tensor"),
+        (torch.zeros(4), ValueError, "shape"),
+        (torch.full((2, 4), math.nan), ValueError, "finite"),
+    ],
+)
+def test_bad_centres_are_refused(centres: object, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        calibrated_contrastive_loss(torch.eye(4), torch.eye(4), torch.tensor([0, 0, 1, 1]), centres)
