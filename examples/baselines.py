@@ -8,11 +8,14 @@ from torch import Tensor
 
 
 def trivial_scores(data: Dataset) -> dict[str, Tensor]:
-    """Mean intensity, sharpness and the Mahalanobis distance of an 8 x 8 thumbnail; one value per test image."""
+    """Mean intensity and sharpness, either way round, and an 8 x 8 thumbnail's distance; one value per test image."""
     test = data.test.float() / 255
+    bright, sharp = test.mean((1, 2, 3)), sharpness(test)
     return {
-        "mean intensity": test.mean((1, 2, 3)),
-        "sharpness": sharpness(test),
+        "brightness": bright,
+        "darkness": -bright,
+        "sharpness": sharp,
+        "blur": -sharp,
         "8 x 8 thumbnail Mahalanobis": thumbnail_distance(data.train.float() / 255, test),
     }
 

@@ -35,7 +35,6 @@ class Batches:
         batch_size: Rows per batch.
         generator: Shuffles anew at each pass; None keeps the order.
         drop_last: Leave out a last batch that is not full.
-        rank, world_size: This process's share of each batch (rows rank, rank + world_size, ...).
     """
 
     def __init__(
@@ -44,14 +43,11 @@ class Batches:
         batch_size: int,
         generator: torch.Generator | None = None,
         drop_last: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
         self.tensors = tensors
         self.batch_size = min(batch_size, len(tensors[0]))
         self.generator = generator
         self.drop_last = drop_last
-        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.tensors[0]), self.batch_size)
@@ -61,8 +57,7 @@ class Batches:
         count = len(self.tensors[0])
         order = torch.arange(count) if self.generator is None else torch.randperm(count, generator=self.generator)
         for rows in order.split(self.batch_size)[: len(self)]:
-            own = rows[self.rank :: self.world_size]
-            batch = tuple(t[own].float() / 255 if t.dtype == torch.uint8 else t[own] for t in self.tensors)
+            batch = tuple(t[rows].float() / 255 if t.dtype == torch.uint8 else t[rows] for t in self.tensors)
             yield batch if len(batch) > 1 else batch[0]
 
 

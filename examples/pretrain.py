@@ -1,6 +1,7 @@
 """Pre-train an encoder on healthy images with MSACL (or its predecessor CCD).
 
     python examples/pretrain.py --data DIR --out DIR
+    python examples/pretrain.py --data DIR --out DIR --method ccd --strong permutation
     python examples/pretrain.py --data DIR --out DIR --resume          # goes on at the epoch where it stopped
     torchrun --nproc-per-node 2 examples/pretrain.py --data DIR --out DIR
 
@@ -76,7 +77,8 @@ class Pretraining:
         self.generator = torch.Generator(config.device).manual_seed(config.seed)
         order = torch.Generator().manual_seed(config.seed)
         self.batches = Batches(images, batch_size=config.batch_size, generator=order, drop_last=True)
-        self.plain_batches = Batches(images, batch_size=config.batch_size)
+        # Full batches only: batch-norm cannot take one image, and averages small batches like full ones.
+        self.plain_batches = Batches(images, batch_size=config.batch_size, drop_last=True)
         self.step = self.model = TrainingStep(config).to(config.device)
         if dist.is_initialized():
             self.model = DistributedDataParallel(join_batch_norm(self.step))
@@ -101,11 +103,12 @@ class Pretraining:
         rows = []
         for images in tqdm(self.batches, desc=f"epoch {self.epoch + 1}", disable=not progress, leave=False):
             terms, z, labels = self.model(images.to(self.config.device), self.generator)
+            statistics = self.class_statistics(z, labels)  # before the heads see these embeddings
             self.optimiser.zero_grad(set_to_none=True)
             terms.total.backward()
             self.optimiser.step()
             self.schedule.step()
-            rows.append({**{k: v.detach() for k, v in terms._asdict().items()}, **self.class_statistics(z, labels)})
+            rows.append({k: v.detach() for k, v in terms._asdict().items()} | statistics)
         self.epoch += 1
         return {key: float(torch.stack([row[key] for row in rows]).mean()) for key in rows[0]}
 
@@ -132,10 +135,17 @@ class Pretraining:
         """All that `load_state_dict` needs to go on as if nothing had happened."""
         parts = {"step": self.step, "optimiser": self.optimiser, "schedule": self.schedule}
         generators = {"generator": self.generator.get_state(), "order": self.batches.generator.get_state()}
-        return {name: part.state_dict() for name, part in parts.items()} | generators | {"epoch": self.epoch}
+        return (
+            {name: part.state_dict() for name, part in parts.items()}
+            | generators
+            | {"epoch": self.epoch, "config": asdict(self.config)}
+        )
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore what `state_dict` returned."""
+        """Restore what `state_dict` returned, of a run with the same options."""
+        changed = [k for k, v in asdict(self.config).items() if k != "device" and state["config"][k] != v]
+        if changed:
+            raise ValueError(f"expected the options that the run began with; these differ: {', '.join(changed)}")
         self.step.load_state_dict(state["step"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
@@ -199,6 +209,9 @@ def main() -> None:
     """Command line."""
     args, config = parse_args(__doc__)
     if "WORLD_SIZE" in os.environ:  # started by torchrun
+        if config.device == "cuda":
+            config.device = f"cuda:{os.environ['LOCAL_RANK']}"
+            torch.cuda.set_device(config.device)
         dist.init_process_group("nccl" if config.device.startswith("cuda") else "gloo")
     args.out.mkdir(parents=True, exist_ok=True)
     print(asdict(config))

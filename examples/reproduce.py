@@ -4,33 +4,35 @@
     python examples/reproduce.py --table OUT/results.csv          # the tables, from the CSV alone
 
 One CSV line per run; runs that have a line are skipped, so a stopped command goes on when repeated. Training length is
-fixed and the last state is taken: no choice ever sees a test image. To choose settings (`--set lr=0.003 alpha=4`) use
+fixed and the last state is taken: no choice ever sees a test image. To choose settings (`--set lr=0.003`) use
 `--test-set drawn` or `--test-set medmix`: they replace the test set by held-out training images with synthetic lesions.
 """
 
 import argparse
 import subprocess
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from baselines import trivial_scores
 from config import Config
-from data import Batches, Dataset, draw_lesions, labelled_batches, read_folder
+from data import Batches, Dataset, labelled_batches, read_folder
 from encoders import ARCHITECTURES, INITS, make_backbone
 from figures import save_heat_maps, save_tsne
 from pretrain import pretrain
 from results import KEY, STATISTICS, append_csv, print_tables, read_csv
 from sklearn.metrics import roc_auc_score
 from torch import nn
+from torch.optim.swa_utils import update_bn
+from validation import held_out
 
 from detectors import IGD, PaDiM, evaluate
-from medmix import MedMix
 
 CCD = {"method": "ccd", "strong": "permutation"}
 ROWS: dict[str, dict] = {
     "start": {},  # the start encoder itself, as it is: random or ImageNet
+    "start-calibrated": {},  # with batch-norm statistics of the healthy images, which pre-training ends with, too
     "ccd": CCD,  # Table 3, first row
     "ccd+medmix": CCD | {"strong": "medmix"},
     "msacl-no-kappa": {"alpha": 1.0},  # MedMix + MSACL loss, without eq. (7)
@@ -40,6 +42,9 @@ ROWS: dict[str, dict] = {
     "msacl-cutmix": {"strong": "cutmix"},
     "msacl-noise": {"strong": "noise"},
 }
+
+
+START_ROWS = ("start", "start-calibrated")
 
 
 def run_all(args: argparse.Namespace) -> None:
@@ -60,21 +65,20 @@ def run_all(args: argparse.Namespace) -> None:
 
 
 def read_settings(texts: list[str]) -> dict[str, object]:
-    """Options of `Config` given as name=value."""
-    types = {field.name: field.type for field in fields(Config)}
+    """Options of `Config` given as name=value, but those that have a flag here or belong to a row."""
+    free = ("lr", "temperature", "lesion_min", "lesion_max", "crop_min", "centring_weight")
     pairs = [text.partition("=")[::2] for text in texts]
-    unknown = [name for name, _ in pairs if name not in types]
+    unknown = [name for name, value in pairs if name not in free or not value]
     if unknown:
-        raise SystemExit(f"--set expects name=value with a name of {sorted(types)}, got {unknown}")
-    return {name: types[name](value) for name, value in pairs}
+        raise SystemExit(f"--set expects name=value with a name of {', '.join(free)}, got {', '.join(unknown)}")
+    return {name: float(value) for name, value in pairs}
 
 
 def run_key(folder: Path, row: str, detector: str, config: Config, args: argparse.Namespace) -> tuple[str, ...]:
     """What tells a run from every other one, as the CSV spells it."""
-    trained = row != "start"
-    settings = args.set * trained + [f"igd_epochs={args.igd_epochs}", f"igd_width={args.igd_width:g}"] * (
-        detector == "igd"
-    )
+    trained = row not in START_ROWS
+    igd = [f"igd_{name}={getattr(args, f'igd_{name}')}" for name in ("epochs", "width", "lr", "scales")]
+    settings = sorted(args.set) * trained + igd * (detector == "igd")
     values = (folder.name, args.test_set, config.size, config.arch, config.init, row, detector, config.seed)
     training = (config.epochs, config.batch_size) if trained else (0, 0)
     return tuple(str(value) for value in (*values, *training, " ".join(settings)))
@@ -102,9 +106,12 @@ def run_row(data: Dataset, row: str, config: Config, keys: list[tuple[str, ...]]
 
 def train_encoder(data: Dataset, row: str, config: Config) -> tuple[nn.Module, dict[str, float]]:
     """The row's backbone, and the statistics of the last epoch of its pre-training."""
-    if row == "start":
+    if row in START_ROWS:
         torch.manual_seed(config.seed)
-        return make_backbone(config.arch, config.init)[0].eval().to(config.device), {}
+        backbone = make_backbone(config.arch, config.init)[0].eval().to(config.device)
+        if row == "start-calibrated":
+            update_bn(Batches(data.train, batch_size=config.batch_size, drop_last=True), backbone, config.device)
+        return backbone.eval(), {}
     history: list[dict[str, float]] = []
     backbone = pretrain(data.train, replace(config, **ROWS[row]), history=history)
     return backbone, {name: history[-1][name] for name in STATISTICS}
@@ -119,25 +126,9 @@ def fit_detector(
     if name == "padim":
         return PaDiM(backbone, generator=generator).to(config.device).fit(healthy).set_threshold(healthy)
     torch.manual_seed(config.seed)  # the decoder's initial weights
-    detector = IGD(backbone, image_size=config.size, scales="global", width=args.igd_width).to(config.device)
+    detector = IGD(backbone, image_size=config.size, scales=args.igd_scales, width=args.igd_width).to(config.device)
     shuffled = Batches(data.train, batch_size=16, generator=generator, drop_last=True)
     return detector.fit(shuffled, epochs=args.igd_epochs, lr=args.igd_lr).set_threshold(healthy)
-
-
-def held_out(data: Dataset, kind: str, seed: int) -> Dataset:
-    """A validation set without any test image: each fifth training image, normal and with synthetic lesions."""
-    generator = torch.Generator().manual_seed(seed)
-    chosen = torch.arange(len(data.train)) % 5 == 0
-    normal = data.train[chosen]
-    if kind == "drawn":
-        sick, masks = draw_lesions(normal, generator)
-    else:
-        mixed = MedMix(num_lesions=(1, 2, 3))(normal.float() / 255, generator=generator)
-        sick, masks = (mixed.images * 255).round().to(torch.uint8), mixed.masks
-    labels = torch.arange(2).repeat_interleave(len(normal))
-    return Dataset(
-        data.train[~chosen], torch.cat([normal, sick]), labels, torch.cat([torch.zeros_like(masks), masks])
-    )  # fmt: skip
 
 
 def add_trivial_scores(data: Dataset, name: str, done: set[tuple[str, ...]], args: argparse.Namespace) -> None:
@@ -178,6 +169,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--igd-epochs", type=int, default=256)
     parser.add_argument("--igd-width", type=float, default=1.0)
     parser.add_argument("--igd-lr", type=float, default=1e-4)
+    parser.add_argument("--igd-scales", choices=("global", "local", "both"), default="both")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other options of pretrain.py")
     parser.add_argument("--device", default="auto")

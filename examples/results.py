@@ -32,11 +32,12 @@ def append_csv(file: Path, line: dict) -> None:
 def print_tables(file: Path) -> None:
     """One markdown table per data set: mean and standard deviation over seeds."""
     lines = read_csv(file)
-    for data, test_set in dict.fromkeys((line["data"], line["test_set"]) for line in lines):
-        own = [line for line in lines if (line["data"], line["test_set"]) == (data, test_set)]
+    table_of = ("data", "test_set", "size")
+    for data, test_set, size in dict.fromkeys(tuple(line[k] for k in table_of) for line in lines):
+        own = [line for line in lines if tuple(line[k] for k in table_of) == (data, test_set, size)]
         metrics = [name for name in METRICS if any(line[name] for line in own)]
-        print(f"\n### {data}" + ("" if test_set == "real" else f", synthetic test set ({test_set})") + "\n")
-        header = ["start", "encoder", "detector", "epochs", "seeds", *(SHOWN[name] for name in metrics)]
+        print(f"\n### {data}, {size} px" + ("" if test_set == "real" else f", synthetic test set ({test_set})") + "\n")
+        header = ["start", "encoder", "detector", "epochs", "batch", "seeds", *(SHOWN[name] for name in metrics)]
         print_row([*header, "class accuracy", "settings"])
         print_row(["---"] * (len(header) + 2))
         for group in grouped(own):
@@ -54,7 +55,13 @@ def grouped(lines: list[dict[str, str]]) -> list[list[dict[str, str]]]:
 def table_row(group: list[dict[str, str]], metrics: list[str]) -> list[str]:
     """The cells of one row of a table."""
     first = group[0]
-    names = [f"{first['arch']} {first['init']}".strip(), first["row"], first["detector"], first["epochs"]]
+    names = [
+        f"{first['arch']} {first['init']}".strip(),
+        first["row"],
+        first["detector"],
+        first["epochs"],
+        first["batch_size"],
+    ]
     cells = [summary([line[name] for line in group]) for name in (*metrics, "accuracy")]
     return [*names, str(len(group)), *cells, first["settings"]]
 

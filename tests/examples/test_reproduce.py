@@ -30,26 +30,29 @@ def test_each_run_is_a_line_and_is_done_once(
 ) -> None:
     out = tmp_path / "out"
     common = ("--data", folder, "--out", out, "--size", 32, "--epochs", 1, "--batch-size", 5, "--device", "cpu")
-    igd = ("--detectors", "padim", "igd", "--igd-epochs", 1, "--igd-width", 1 / 32)
-    run(monkeypatch, *common, *igd, "--rows", "start", "msacl", "--seeds", 1, "--set", "lr=0.02")
+    igd = ("--detectors", "padim", "igd", "--igd-epochs", 1, "--igd-width", 1 / 32, "--igd-scales", "global")
+    run(monkeypatch, *common, *igd, "--rows", "start", "start-calibrated", "msacl", "--seeds", 1, "--set", "lr=0.02")
     lines = read_csv(out / "results.csv")
     assert [(line["row"], line["detector"]) for line in lines if line["row"] != "no learning"] == [
-        (row, detector) for row in ("start", "msacl") for detector in ("padim", "igd")
+        (row, detector) for row in ("start", "start-calibrated", "msacl") for detector in ("padim", "igd")
     ]
-    assert lines[-1]["settings"] == "lr=0.02 igd_epochs=1 igd_width=0.03125"
+    assert lines[-1]["settings"] == "lr=0.02 igd_epochs=1 igd_width=0.03125 igd_lr=0.0001 igd_scales=global"
     assert (out / "tiny-msacl-tsne.png").is_file()
 
     monkeypatch.setattr(reproduce, "run_row", lambda *arguments: pytest.fail("a finished run was repeated"))
-    run(monkeypatch, *common, *igd, "--rows", "start", "msacl", "--seeds", 1, "--set", "lr=0.02")
+    run(monkeypatch, *common, *igd, "--rows", "start", "start-calibrated", "msacl", "--seeds", 1, "--set", "lr=0.02")
     assert read_csv(out / "results.csv") == lines
     capsys.readouterr()
     run(monkeypatch, "--table", out / "results.csv")
-    assert "| resnet18 random | msacl | padim | 1 | 1 |" in capsys.readouterr().out
+    assert "| resnet18 random | msacl | padim | 1 | 5 | 1 |" in capsys.readouterr().out
 
 
-def test_unknown_setting_is_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(SystemExit, match="learning_rate"):
-        run(monkeypatch, "--data", folder, "--out", tmp_path, "--set", "learning_rate=1")
+@pytest.mark.parametrize("setting", ["learning_rate=1", "lr", "alpha=4", "size=32"])
+def test_setting_that_cannot_be_made_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    with pytest.raises(SystemExit, match=setting.partition("=")[0]):
+        run(monkeypatch, "--data", folder, "--out", tmp_path, "--set", setting)
 
 
 def test_summary() -> None:
