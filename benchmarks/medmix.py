@@ -14,9 +14,11 @@ from collections.abc import Callable
 from statistics import median
 
 import kornia.augmentation as K
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
+from torchvision.transforms import ColorJitter, functional, v2
 
 sys.path.pop(0)  # this script's folder, where the script itself would pass for the package
 from medmix import MedMix, MultiClassViews, WeakAugmentation
@@ -37,19 +39,51 @@ def contenders(shape: tuple[int, ...]) -> dict[str, Callable[[Tensor], object]]:
         K.RandomGrayscale(p=0.2),
     )
     weak = WeakAugmentation(side)
+    compiled = torch.compile(mix_small.compose, fullgraph=True)
+    pictures = [
+        Image.fromarray(p) for p in (np.random.default_rng(0).random((shape[0], side, side, 3)) * 255).astype("u1")
+    ]
     return {
         "batch copy": torch.clone,
         "MedMix, n = 3, size 1/16-1/4": mix_small,
+        "MedMix, n = 3, size 1/16-1/4, compiled": lambda x: compiled(
+            x, mix_small.forward_parameters(x.shape, device=x.device)
+        ),
         "MedMix, n = 3, default size": mix_large,
+        "MedMix, n = 3, size 1/16-1/4, seamless": MedMix(3, size=(1 / 16, 1 / 4), blending="seamless"),
+        "MedMix, image by image, n = 3, size 1/16-1/4": lambda x: naive_loop(x, mix_small),
+        "PIL CutPaste, one box, with ToTensor": lambda x: pil_cutpaste(pictures),
         "kornia RandomCutMixV2": lambda x: K.RandomCutMixV2(p=1.0, data_keys=["input", "class"])(
             x, labels.to(x.device)
         ),
         "kornia RandomTransplantation": lambda x: K.RandomTransplantation(p=1.0)(x, quadrant_mask(x)),
+        "kornia PatchMix": K.PatchMix(patch_size=side // 4),
         "torchvision v2 CutMix": lambda x: v2.CutMix(num_classes=2)(x, labels.to(x.device)),
         "WeakAugmentation": weak,
         "kornia's weak chain": chain,
         "MultiClassViews (8 views per image)": MultiClassViews(mix_large, weak),
     }
+
+
+def naive_loop(images: Tensor, mix: MedMix) -> Tensor:
+    """MedMix in a Python loop over the images, each with its neighbour as donor."""
+    pairs = (torch.stack([image, other]) for image, other in zip(images, images.roll(1, 0), strict=True))
+    return torch.stack([mix(pair).images[0] for pair in pairs])
+
+
+def pil_cutpaste(pictures: list[Image.Image]) -> Tensor:
+    """CutPaste as usually written: one jittered box per picture pasted elsewhere, then ToTensor, picture by picture."""
+    jitter, outputs = ColorJitter(*JITTER), []
+    for picture in pictures:
+        side = picture.width
+        size, *at = (torch.rand(5) * torch.tensor([3 / 16, 1, 1, 1, 1])).tolist()
+        width = int((1 / 16 + size) * side)
+        row, column, to_row, to_column = (int(u * (side - width)) for u in at)
+        patch = jitter(picture.crop((column, row, column + width, row + width)))
+        output = picture.copy()
+        output.paste(patch, (to_column, to_row))
+        outputs.append(functional.to_tensor(output))
+    return torch.stack(outputs)
 
 
 def quadrant_mask(images: Tensor) -> Tensor:

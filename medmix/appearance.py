@@ -92,7 +92,7 @@ def bezier_parameter(images: Tensor, x1: Tensor) -> Tensor:
     """The t with x(t) = images, in closed form: for x2 = x1 + 1/3, x(t) = 2 h t + (1 - 2 h) t^2 with h = 3 x1 / 2."""
     # h = 0 has no derivative at 0, h = 1 none at 1, where rounding may also make the radicand negative.
     h = (0.025 + 0.975 * x1).clamp(max=0.999)[:, None, None, None]
-    return images / (h + torch.sqrt(torch.addcmul(h * h, 1 - 2 * h, images)))
+    return images / (h + torch.sqrt(images * (1 - 2 * h) + h * h))
 
 
 def cubic(first: Tensor, second: Tensor, inverted: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def cubic(first: Tensor, second: Tensor, inverted: Tensor) -> Tensor:
 def evaluate(coefficients: Tensor, t: Tensor) -> Tensor:
     """A cubic polynomial with coefficients (4, B, ...), the constant first, at t (B, ...)."""
     constant, linear, square, cube = coefficients
-    return torch.addcmul(constant, torch.addcmul(linear, torch.addcmul(square, cube, t), t), t)
+    return torch.addcmul(constant, torch.addcmul(linear, cube * t + square, t), t)
 
 
 def look_up(images: Tensor, abscissa: Tensor, ordinate: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ def blob_polynomials(outline: Tensor) -> tuple[Tensor, Tensor]:
 
 def horner(coefficients: Tensor, x: Tensor) -> Tensor:
     """The polynomial with these coefficients (N, B, 1, 1), the constant first, at x (B, S, S)."""
-    value = torch.addcmul(coefficients[-2], coefficients[-1], x)
+    value = coefficients[-1] * x + coefficients[-2]  # addcmul is slow with two broadcast operands
     for coefficient in coefficients[:-2].flip(0):
         value = torch.addcmul(coefficient, value, x)
     return value

@@ -1,4 +1,4 @@
-"""Square windows of a batch, one per image: where they lie, cutting them out, writing them back.
+"""Square windows of a batch, where they lie, cutting them out, writing them back.
 
 A window is its pixel rows, and a pixel row is a stretch of memory: plain copies of stretches are several times faster
 on a CPU than gathering pixels. The compiler is handed them as two operators of our own, which it does not look into;
@@ -35,23 +35,23 @@ def row_starts(corner: Tensor, image: Tensor, shape: torch.Size, side: int) -> T
     """Where the rows of the windows begin in the batch's memory.
 
     Args:
-        corner: Upper left corners (B, 2), row and column.
-        image: Which image each window lies in, (B,) int64.
+        corner: Upper left corners (N, 2), row and column.
+        image: Which image each window lies in, (N,) int64.
         shape: The batch's (B, C, H, W).
         side: Side S of the windows.
 
     Returns:
-        Indices (B * C * S,) into the flattened contiguous batch.
+        Indices (N * C * S,) into the flattened contiguous batch.
     """
     _, channels, height, width = shape
     steps, planes = torch.arange(side, device=corner.device), torch.arange(channels, device=corner.device)
-    rows = (corner[:, :1] + steps) * width + corner[:, 1:]  # (B, S)
-    plane = (image[:, None] * channels + planes) * (height * width)  # (B, C)
+    rows = (corner[:, :1] + steps) * width + corner[:, 1:]  # (N, S)
+    plane = (image[:, None] * channels + planes) * (height * width)  # (N, C)
     return (plane[:, :, None] + rows[:, None, :]).flatten()
 
 
 def cut(images: Tensor, starts: Tensor, side: int) -> Tensor:
-    """Windows (B, C, S, S) of contiguous images (B, C, H, W)."""
+    """Windows (N, C, S, S) of contiguous images (B, C, H, W)."""
     flat = images.view(-1)
     rows: Tensor = flat[pixels(starts, side)] if needs_grad(images) else cut_stretches(flat, starts, side)
     return rows.view(-1, images.shape[1], side, side)
@@ -66,9 +66,8 @@ def paste(images: Tensor, starts: Tensor, windows: Tensor) -> Tensor:
     return images
 
 
-def cut_donors(images: Tensor, source: Tensor, origin: Tensor, side: int) -> Tensor:
-    """A window (B, C, S, S) from each image's donor, the image `source` rows further on; `origin` (B, 2) in [0, 1)."""
-    donor = (torch.arange(len(images), device=images.device) + source) % len(images)
+def cut_donors(images: Tensor, donor: Tensor, origin: Tensor, side: int) -> Tensor:
+    """A window (N, C, S, S) from each of the images `donor` (N,), where `origin` (N, 2) in [0, 1) says."""
     room = torch.tensor(images.shape[2:], device=images.device) - side + 1
     return cut(images, row_starts((origin * room).long(), donor, images.shape, side), side)
 
