@@ -4,6 +4,7 @@
     python examples/gallery.py --data DIR --size 256
 
 One row per image and outline: the healthy image, the same draw with one, two and three lesions, and their mask.
+All rows but the last leave out the intensity curve and most of the noise, which MedMix has by default.
 """
 
 import argparse
@@ -19,13 +20,15 @@ from medmix import MedMix
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+QUIET = {"nonlinear": None, "noise": (0.0, 0.02)}  # the tissue's own colours, as a lesion has
 OUTLINES = {
-    "blob": MedMix(3),
-    "blob, small": MedMix(3, size=(1 / 12, 1 / 5)),
-    "blob, hard edge": MedMix(3, softness=0.0),
-    "ellipse": MedMix(3, shape="ellipse"),
-    "rectangle": MedMix(3, shape="rectangle"),
-    "blob, fisheye": MedMix(3, deformation="fisheye"),
+    "blob": MedMix(3, color_jitter=(0.4, 0.4, 0.4, 0.03), **QUIET),
+    "blob, small": MedMix(3, size=(1 / 12, 1 / 5), color_jitter=(0.6, 0.4, 0.4, 0.03), **QUIET),
+    "seamless": MedMix(3, blending="seamless", color_jitter=(0.4, 0.8, 0.4, 0.03), **QUIET),
+    "ellipse": MedMix(3, shape="ellipse", color_jitter=(0.4, 0.4, 0.4, 0.03), **QUIET),
+    "rectangle, hard": MedMix(3, shape="rectangle", blending="hard", color_jitter=(0.4, 0.4, 0.4, 0.03), **QUIET),
+    "fisheye": MedMix(3, deformation="fisheye", color_jitter=(0.4, 0.4, 0.4, 0.03), **QUIET),
+    "defaults": MedMix(3),
 }
 
 
