@@ -39,7 +39,7 @@ def contenders(shape: tuple[int, ...]) -> dict[str, Callable[[Tensor], object]]:
         K.RandomGrayscale(p=0.2),
     )
     weak = WeakAugmentation(side)
-    compiled = torch.compile(mix_small.compose, fullgraph=True)
+    compiled = torch.compile(mix_small.compose, fullgraph=True, dynamic=False)
     pictures = [
         Image.fromarray(p) for p in (np.random.default_rng(0).random((shape[0], side, side, 3)) * 255).astype("u1")
     ]

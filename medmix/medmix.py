@@ -34,7 +34,8 @@ class MedMix(MixAugmentationBaseV2):
     """Cut patches from other images of the batch, alter them, paste them as lesions that never touch.
 
     The strong augmentation distributions A_0..A_3 of the paper (section 3.2): class n is the image with n lesions, A_0
-    changes nothing. The label always equals the number of connected components of the mask.
+    changes nothing. The label always equals the number of connected components of the mask. Compile the
+    composition, `torch.compile(mix.compose, dynamic=False)`, and draw its parameters outside.
 
     Args:
         num_lesions: Possible numbers of lesions, shared out evenly over a batch; an int for exactly that many.
