@@ -49,7 +49,7 @@ def test_is_monotone_from_corner_to_corner(curve: str, seed: int, inverted: bool
     bent = RandomNonlinearIntensity(curve, invert_p=float(inverted))(ramp).flatten()
     rising = bent.flip(0) if inverted else bent
     assert (rising.diff() >= -2e-6).all()
-    torch.testing.assert_close(rising[[0, -1]], torch.tensor([0.0, 1.0]), atol=2e-6, rtol=0)
+    torch.testing.assert_close(rising[[0, -1]], torch.tensor([0.0, 1.0], dtype=torch.float64), atol=2e-6, rtol=0)
 
 
 @given(CURVES, SEEDS, st.sampled_from([0.0, 1.0, 0.5]))
