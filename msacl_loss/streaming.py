@@ -14,12 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msacl_loss.dense import dense_gradients
-from msacl_loss.tiles import Points, Tile, arrange, fill_own_image, scale_same_class, upper_tiles
+from msacl_loss.tiles import TILE_CPU, Points, Tile, arrange, fill_own_image, scale_same_class, upper_tiles
 
 LARGEST_PLAIN_KAPPA = 40.0  # exp(+-40) and its sums are normal float32 numbers, so they need no shift
-MOST_KEPT = (
-    2**22
-)  # entries, 16 MB of float32, of which N > 1000 fills 5/8; an accelerator's dense form takes such sizes
+MOST_KEPT = 2**22  # entries, 16 MB of float32; an accelerator's dense form takes such sizes
 LOG2_E = math.log2(math.e)  # 2^x is faster than e^x
 
 
@@ -115,7 +113,7 @@ def is_large(kappa_same: float, kappa_other: float) -> bool:
 def num_kept(pairs: Tensor, others: Tensor, kappa_same: float, kappa_other: float) -> int:
     """Room for the exponentials of all tiles, or 0 where the backward pass computes them again."""
     rows = 2 * pairs.shape[0]
-    entries = rows * (rows + others.shape[0])
+    entries = rows * (rows + TILE_CPU) // 2 + rows * others.shape[0]  # half the own matrix, and some of the other half
     keep = pairs.device.type == "cpu" and not is_large(kappa_same, kappa_other) and entries <= MOST_KEPT
     return entries if keep else 0
 

@@ -39,7 +39,7 @@ class Decoder(nn.Module):
             first = [UpConv2d(top, top, 3)]
             last = UpConv2d(bottom, channels, 5)
         blocks = [UpBlock(a, b) for a, b in pairwise(widths)]
-        self.blocks = nn.Sequential(*first, *blocks, nn.BatchNorm2d(bottom), nn.ReLU(), last)
+        self.blocks = nn.Sequential(*first, *blocks, nn.BatchNorm2d(bottom), nn.ReLU(inplace=True), last)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes (B, code_dim) to images (B, channels, image_size, image_size)."""
@@ -68,8 +68,8 @@ class Critic(nn.Module):
         top = widths[-1]
         first = nn.Conv2d(channels, widths[0], 3, padding=1) if image_size == 32 else DownConv2d(channels, widths[0], 5)
         blocks = [DownBlock(a, b) for a, b in pairwise(widths)]
-        last = [] if image_size == 32 else [sample_norm(top), nn.ReLU(), DownConv2d(top, top, 3)]
-        self.blocks = nn.Sequential(first, *blocks, *last, sample_norm(top), nn.ReLU())
+        last = [] if image_size == 32 else [sample_norm(top), nn.ReLU(inplace=True), DownConv2d(top, top, 3)]
+        self.blocks = nn.Sequential(first, *blocks, *last, sample_norm(top), nn.ReLU(inplace=True))
         self.linear = nn.Linear(top, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -84,10 +84,10 @@ class UpBlock(nn.Module):
         super().__init__()
         self.main = nn.Sequential(
             nn.BatchNorm2d(channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             UpConv2d(channels, out_channels, 3, bias=False),
             nn.BatchNorm2d(out_channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(out_channels, out_channels, 3, padding=1),
         )
         self.skip = nn.Conv2d(channels, out_channels, 1)
@@ -95,7 +95,7 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to (B, out_channels, 2H, 2W)."""
         skip = F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")  # 1 x 1 and up commute
-        return self.main(x) + skip  # type: ignore[no-any-return]
+        return self.main(x).add_(skip)  # type: ignore[no-any-return]
 
 
 class DownBlock(nn.Module):
@@ -105,10 +105,10 @@ class DownBlock(nn.Module):
         super().__init__()
         self.main = nn.Sequential(
             sample_norm(channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1, bias=False),
             sample_norm(channels),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             DownConv2d(channels, out_channels, 3),
         )
         self.skip = nn.Conv2d(channels, out_channels, 1)
