@@ -38,6 +38,7 @@ def contenders(shape: tuple[int, ...]) -> dict[str, Callable[[Tensor], object]]:
         K.ColorJitter(*JITTER, p=0.8),
         K.RandomGrayscale(p=0.2),
     )
+    cutmix, transplantation = K.RandomCutMixV2(p=1.0, data_keys=["input", "class"]), K.RandomTransplantation(p=1.0)
     weak = WeakAugmentation(side)
     compiled = torch.compile(mix_small.compose, fullgraph=True, dynamic=False)
     pictures = [
@@ -53,10 +54,8 @@ def contenders(shape: tuple[int, ...]) -> dict[str, Callable[[Tensor], object]]:
         "MedMix, n = 3, size 1/16-1/4, seamless": MedMix(3, size=(1 / 16, 1 / 4), blending="seamless"),
         "MedMix, image by image, n = 3, size 1/16-1/4": lambda x: naive_loop(x, mix_small),
         "PIL CutPaste, one box, with ToTensor": lambda x: pil_cutpaste(pictures),
-        "kornia RandomCutMixV2": lambda x: K.RandomCutMixV2(p=1.0, data_keys=["input", "class"])(
-            x, labels.to(x.device)
-        ),
-        "kornia RandomTransplantation": lambda x: K.RandomTransplantation(p=1.0)(x, quadrant_mask(x)),
+        "kornia RandomCutMixV2": lambda x: cutmix(x, labels.to(x.device)),
+        "kornia RandomTransplantation": lambda x: transplantation(x, quadrant_mask(x)),
         "kornia PatchMix": K.PatchMix(patch_size=side // 4),
         "torchvision v2 CutMix": lambda x: v2.CutMix(num_classes=2)(x, labels.to(x.device)),
         "WeakAugmentation": weak,

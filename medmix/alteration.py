@@ -43,5 +43,5 @@ def alter(
     if noise[1] > 0:
         std = noise[0] + (noise[1] - noise[0]) * row["noise"][:, 0]
         stretch = cut_noise(noise_pool, (row["noise"][:, 1] * NOISE_POOL).long(), work)
-        work = torch.addcmul(work, std[:, None, None, None].to(work.dtype), stretch).clamp(0, 1)
+        work = work.addcmul_(std[:, None, None, None].to(work.dtype), stretch).clamp_(0, 1)
     return work.to(patch.dtype)

@@ -1,6 +1,7 @@
 """How pixels change: colour jitter and grayscale as one affine map per image, and the Bezier intensity curve.
 
 All functions are batched and take any number of channels; saturation and hue need three and are skipped otherwise.
+What a function has just made it goes on in place: fresh memory costs a CPU several times what the arithmetic does.
 """
 
 import math
@@ -65,7 +66,7 @@ def hue_rotation(angle: Tensor) -> Tensor:
 
 def apply_colour(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
     """Apply the affine colour maps and clamp to [0, 1]."""
-    return (torch.baddbmm(offset, matrix, images.flatten(2)).clamp(0, 1)).view(images.shape)
+    return torch.baddbmm(offset, matrix, images.flatten(2)).clamp_(0, 1).view(images.shape)
 
 
 def bend_intensity(images: Tensor, curve: Nonlinear, uniform: Tensor, invert_p: float = 0.5) -> Tensor:
@@ -85,14 +86,14 @@ def bend_intensity(images: Tensor, curve: Nonlinear, uniform: Tensor, invert_p: 
     ordinate = cubic(y1, y2, invert < invert_p)
     if curve == "genesis":
         return look_up(images, cubic(x1, x2[0], torch.zeros_like(x1, dtype=torch.bool)), ordinate)
-    return evaluate(ordinate[:, :, None, None, None], bezier_parameter(images, x1)).clamp(0, 1)
+    return evaluate(ordinate[:, :, None, None, None], bezier_parameter(images, x1)).clamp_(0, 1)
 
 
 def bezier_parameter(images: Tensor, x1: Tensor) -> Tensor:
     """The t with x(t) = images, in closed form: for x2 = x1 + 1/3, x(t) = 2 h t + (1 - 2 h) t^2 with h = 3 x1 / 2."""
     # h = 0 has no derivative at 0, h = 1 none at 1, where rounding may also make the radicand negative.
     h = (0.025 + 0.975 * x1).clamp(max=0.999)[:, None, None, None]
-    return images / (h + torch.sqrt(images * (1 - 2 * h) + h * h))
+    return images / (images * (1 - 2 * h)).add_(h * h).sqrt_().add(h)  # autograd needs the root as it is
 
 
 def cubic(first: Tensor, second: Tensor, inverted: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ def cubic(first: Tensor, second: Tensor, inverted: Tensor) -> Tensor:
 def evaluate(coefficients: Tensor, t: Tensor) -> Tensor:
     """A cubic polynomial with coefficients (4, B, ...), the constant first, at t (B, ...)."""
     constant, linear, square, cube = coefficients
-    return torch.addcmul(constant, torch.addcmul(linear, cube * t + square, t), t)
+    return (cube * t).add_(square).mul_(t).add_(linear).mul_(t).add_(constant)
 
 
 def look_up(images: Tensor, abscissa: Tensor, ordinate: Tensor) -> Tensor:

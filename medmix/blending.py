@@ -20,7 +20,7 @@ def blend(target: Tensor, patch: Tensor, alpha: Tensor, inside: Tensor, blending
     """The windows with the patches blended in; outside the lesion exactly the target.
 
     Args:
-        target: (B, C, S, S) in [0, 1], what the patches are blended into.
+        target: (B, C, S, S) in [0, 1], what the patches are blended into; may be overwritten.
         patch: (B, C, S, S) in [0, 1].
         alpha: (B, 1, S, S), opacity of the feathered lesion, 0 outside.
         inside: (B, 1, S, S) bool, the lesion.
@@ -30,7 +30,7 @@ def blend(target: Tensor, patch: Tensor, alpha: Tensor, inside: Tensor, blending
         (B, C, S, S) in [0, 1].
     """
     if blending == "feathered":
-        return torch.lerp(target, patch, alpha.to(patch.dtype))
+        return target.lerp_(patch, alpha.to(patch.dtype))
     blended = seamless(patch, target, inside) if blending == "seamless" else patch
     return torch.where(inside, blended, target)
 

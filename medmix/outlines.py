@@ -37,24 +37,29 @@ def lesion_alpha(
     inside = distance < 1
     if softness == 0:
         return inside.to(distance.dtype), inside
-    ramp = ((1 - distance) * (1 / softness)).clamp(0, 1)  # 0 outside
-    return ramp * ramp * (3 - 2 * ramp), inside
+    ramp = distance.sub_(1).mul_(-1 / softness).clamp_(0, 1)  # 0 outside
+    return (-2 * ramp).add_(3).mul_(ramp).mul_(ramp), inside
 
 
 def relative_distance(shape: Shape, offset: tuple[Tensor, Tensor], radius: Tensor, outline: Tensor) -> Tensor:
     """Distance of each pixel from the centre over that of the outline in its direction: (B, S, S)."""
     rows, columns = offset
     scale = radius.clamp(min=1e-9)[:, None, None]  # a radius of 0 puts all pixels but the centre far outside
-    centre_distance = torch.hypot(rows, columns)
+    centre_distance = length(rows, columns)
     if shape == "ellipse":
         distance = ellipse_norm(rows, columns, outline) / scale
     elif shape == "rectangle":
         distance = rectangle_norm(rows, columns, outline) / scale
     else:
-        distance = centre_distance / (scale * blob_share(rows, columns, centre_distance, outline))
+        distance = centre_distance / blob_share(rows, columns, centre_distance, outline).mul_(scale)
     core = scale.clamp(max=1.5)  # a lesion of few pixels is a disc: thinner outlines fall apart
     distance = torch.minimum(distance, centre_distance / core)
     return distance + (radius <= 0)[:, None, None]  # the centre of an absent lesion is outside, too
+
+
+def length(rows: Tensor, columns: Tensor) -> Tensor:
+    """Euclidean length of vectors, without the guard against overflow that makes `torch.hypot` slow."""
+    return (rows * rows + columns * columns).sqrt_()
 
 
 def ellipse_norm(rows: Tensor, columns: Tensor, outline: Tensor) -> Tensor:
@@ -63,7 +68,7 @@ def ellipse_norm(rows: Tensor, columns: Tensor, outline: Tensor) -> Tensor:
     cosine, sine = angle.cos(), angle.sin()
     along = cosine * columns + sine * rows
     across = (cosine * rows - sine * columns) / aspect
-    return torch.hypot(along, across)
+    return length(along, across)
 
 
 def rectangle_norm(rows: Tensor, columns: Tensor, outline: Tensor) -> Tensor:
@@ -83,7 +88,7 @@ def blob_share(rows: Tensor, columns: Tensor, distance: Tensor, outline: Tensor)
     inverse = 1 / distance.clamp(min=1e-6)
     cosine, sine = columns * inverse, rows * inverse
     even, odd = blob_polynomials(outline)
-    return torch.addcmul(horner(even, cosine), sine, horner(odd, cosine))
+    return horner(odd, cosine).mul_(sine).add_(horner(even, cosine))
 
 
 def blob_polynomials(outline: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,7 +107,7 @@ def blob_polynomials(outline: Tensor) -> tuple[Tensor, Tensor]:
 
 def horner(coefficients: Tensor, x: Tensor) -> Tensor:
     """The polynomial with these coefficients (N, B, 1, 1), the constant first, at x (B, S, S)."""
-    value = coefficients[-1] * x + coefficients[-2]  # addcmul is slow with two broadcast operands
+    value = (coefficients[-1] * x).add_(coefficients[-2])  # addcmul is slow with two broadcast operands
     for coefficient in coefficients[:-2].flip(0):
         value = torch.addcmul(coefficient, value, x)
     return value
