@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+import torch
+from igd_cases import colours, fitted, small_detector, smooth_images
+
+from detectors import IGD
+from detectors.igd.losses import absolute_error
+from detectors.igd.patches import patches_by_step
+
+
+def test_overfits_8_images():
+    images, log = smooth_images(8), []
+    torch.manual_seed(0)
+    detector = IGD(colours(), 32, "global", width=1 / 16)
+    detector.fit([images], 300, progress=False, lr=3e-3, on_step=lambda _, terms: log.append(terms))
+    first, last = (float(log[i]["global/reconstruction"]) for i in (0, -1))
+    assert last < first / 5
+    with torch.no_grad():  # in evaluation mode too: the decoder's batch-norm statistics are trained
+        reconstructions, _ = detector.model("global")(detector.features(images, "global"))
+        error = absolute_error(images, reconstructions, data_range=1.0).mean()
+    assert error < 0.1
+
+
+def test_schedule(monkeypatch):
+    detector, rates, refreshes = small_detector(scales="local", size=64), [], []
+    refresh = detector.refresh
+    monkeypatch.setattr(detector, "refresh", lambda loader: refreshes.append(len(rates)) or refresh(loader))
+    step = torch.optim.Adam.step
+
+    def recorded(self, *args, **kwargs):
+        group = self.param_groups[0]
+        rates.append((group["lr"], group["betas"], group["weight_decay"]))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    detector.fit([smooth_images(2, 64)] * 2, 3, progress=False, lr=1e-3, refresh_every=2)
+    expected = [1e-3 * (1 - t / 6) ** 0.9 for t in range(6)]
+    assert [rate for rate, _, _ in rates[::2]] == pytest.approx(expected)  # encoder and decoder
+    assert [rate for rate, _, _ in rates[1::2]] == pytest.approx(expected)  # critic
+    assert {(betas, decay) for _, betas, decay in rates[::2]} == {((0.0, 0.9), 1e-6)}
+    assert {decay for _, _, decay in rates[1::2]} == {0}
+    assert refreshes == [0, 8]  # before epochs 0 and 2
+
+
+@torch.no_grad()
+def test_refresh_takes_the_centre_then_sigma_of_all_codes():
+    detector, images = small_detector(64), smooth_images(6, 64)
+    detector.refresh([images[:4], images[4:]])
+    for scale in ("global", "local"):
+        inputs = torch.cat(detector.chunks(images, scale))
+        codes = detector.model(scale).project(detector.features(inputs, scale)).numpy().astype(np.float64)
+        centre = codes.mean(0)
+        centre = np.where(np.abs(centre) < 0.1, np.where(centre < 0, -0.1, 0.1), centre)
+        sigma = max(1, ((codes - centre) ** 2).sum(1).mean())
+        np.testing.assert_allclose(detector.model(scale).centre, centre, atol=1e-5)
+        np.testing.assert_allclose(detector.model(scale).sigma, sigma, rtol=1e-5)
+
+
+def test_own_loop_gives_the_weights_of_fit():
+    images = smooth_images(4)
+    by_fit = small_detector(scales="global")
+    by_fit.fit([images], 1, progress=False, generator=torch.Generator().manual_seed(0))
+    own = small_detector(scales="global")
+    own.refresh([images])
+    own.train()
+    optimiser = torch.optim.Adam(own.generator_parameters(), 1e-4, (0.0, 0.9), weight_decay=1e-6)
+    critic_optimiser = torch.optim.Adam(own.critic_parameters(), 1e-4, (0.0, 0.9))
+    critic = own.critic_loss(images, torch.Generator().manual_seed(0))
+    own.losses(images, torch.Generator().manual_seed(0)).total.backward()
+    critic.backward()
+    optimiser.step()
+    critic_optimiser.step()
+    for name, value in by_fit.named_parameters():
+        torch.testing.assert_close(own.get_parameter(name), value, msg=name)
+
+
+def test_losses_sum_over_scales():
+    detector, images = fitted(64), smooth_images(2, 64)
+    losses = detector.losses(images)
+    torch.testing.assert_close(losses.total, sum(losses[1:]))
+    assert all(value.ndim == 0 for value in losses)
+    assert detector.critic_loss(images).ndim == 0
+
+
+def test_local_steps_hold_at_most_450_patches():
+    assert [len(part) for part in patches_by_step(torch.rand(5, 3, 256, 256))] == [450, 450, 225]
+
+
+def test_steps_report_their_terms():
+    log = []
+    small_detector(64).fit([smooth_images(2, 64)] * 3, 2, progress=False, on_step=lambda e, t: log.append((e, t)))
+    assert [epoch for epoch, _ in log] == [0, 0, 0, 1, 1, 1]
+    terms = ["total", "reconstruction", "classification", "interpolation", "critic"]
+    assert list(log[0][1]) == [f"{scale}/{term}" for scale in ("global", "local") for term in terms]
+    assert not any(value.requires_grad for value in log[0][1].values())
+
+
+def test_trains_and_predicts_under_autocast():
+    images, log = smooth_images(4), []
+    detector = small_detector()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        detector.fit([images], 2, progress=False, on_step=lambda _, terms: log.append(terms))
+        prediction = detector(images)
+    assert all(torch.isfinite(value) for terms in log for value in terms.values())
+    assert all(value.dtype == torch.float32 for terms in log for value in terms.values())
+    torch.testing.assert_close(prediction.pred_score, detector(images).pred_score, atol=0.05, rtol=0)
+
+
+def test_progress_bar(capsys):
+    small_detector(scales="global").fit([smooth_images(2)], 1, progress=True)
+    assert "epoch 1/1" in capsys.readouterr().err
