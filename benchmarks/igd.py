@@ -1,12 +1,13 @@
 """IGD and MS-SSIM against the straightforward formulation: training step, inference, and the similarity alone.
 
     python benchmarks/igd.py                    # CPU, 256 px, the paper's networks
+    python benchmarks/igd.py --threads 2        # by the wall clock; wants an idle machine
     python benchmarks/igd.py --device cuda
 
 "Plain" has the same weights and the same numbers, written as the equations are: nearest-neighbour doubling and a full
 3 x 3 convolution, each patch through the local model alone, each patch's |x - x~| as a full-size map, 2-D SSIM windows.
-Both run alternately in one process; the table holds medians of the process's CPU time (on a GPU, wall time), and only
-ratios mean anything on a shared machine.
+Both run alternately in one process; the table holds medians of the process's CPU time, or of wall time with several
+threads or on a GPU, and only ratios mean anything on a shared machine.
 """
 
 import argparse
@@ -62,19 +63,19 @@ def report(what: str, ours: Callable[[], object], other: Callable[[], object], a
     ours(), other()
     for _ in range(args.rounds):
         for function, column in zip((ours, other), times, strict=True):
-            column.append(seconds(function, args.device))
+            column.append(seconds(function, args))
     a, b = (1e3 * statistics.median(column) for column in times)
     print(f"| {what} | {a:.1f} | {b:.1f} | {b / a:.2f} |", flush=True)
 
 
-def seconds(function: Callable[[], object], device: str) -> float:
-    """Time of one call: of the process on a CPU, which other jobs disturb less, of the wall clock on a GPU."""
-    if device == "cuda":
+def seconds(function: Callable[[], object], args: argparse.Namespace) -> float:
+    """Time of one call: of the process on one thread, which other jobs disturb less, else of the wall clock."""
+    if args.device == "cuda":
         torch.cuda.synchronize()
-    clock = time.perf_counter if device == "cuda" else time.process_time
+    clock = time.process_time if args.device == "cpu" and args.threads == 1 else time.perf_counter
     start = clock()
     function()
-    if device == "cuda":
+    if args.device == "cuda":
         torch.cuda.synchronize()
     return clock() - start
 

@@ -12,6 +12,7 @@ values derived from buffers.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,8 +73,9 @@ class AnomalyDetector(LateBuffers, ABC):
         """Score images and their pixels.
 
         Args:
-            images: Images (B, C, H, W), floating point, of the size of the training images. NaN and infinite values
-                are refused on the CPU only: elsewhere, looking for them would make the host wait.
+            images: Images (B, C, H, W), floating point, of the size of the training images, on the detector's device.
+                NaN and infinite values are refused on the CPU only: elsewhere, looking for them would make the host
+                wait.
 
         Returns:
             The prediction; labels and mask are None until `set_threshold`.
@@ -85,7 +87,7 @@ class AnomalyDetector(LateBuffers, ABC):
         """
         self.require_fitted()
         check_images(images, self._shape, finite=images.device.type == "cpu" if isinstance(images, Tensor) else False)
-        pred_score, anomaly_map = self.score(images)
+        pred_score, anomaly_map = self.score(self.in_own_precision(images))
         if self.image_threshold is None or self.pixel_threshold is None:
             return AnomalyPrediction(pred_score, anomaly_map)
         labels, masks = pred_score > self.image_threshold, anomaly_map > self.pixel_threshold
@@ -109,7 +111,8 @@ class AnomalyDetector(LateBuffers, ABC):
         if not 0 < quantile <= 1:
             raise ValueError(f"expected a quantile in (0, 1], got {quantile}: .99 leaves 1 % of normal images above")
         self.require_fitted()
-        predictions = [self.score(images) for images in self.batches(loader, self._shape)]
+        with evaluating(self):
+            predictions = [self.score(images) for images in self.batches(loader, self._shape)]
         if not predictions:
             raise ValueError("expected at least one batch of normal images, got none: is the loader used up?")
         scores, maps = (
@@ -122,11 +125,11 @@ class AnomalyDetector(LateBuffers, ABC):
 
     def decision_function(self, images: Tensor) -> npt.NDArray[np.float32]:
         """Return image scores (B,) with PyOD's sign: higher is more abnormal."""
-        with torch.no_grad():
-            self.require_fitted()
-            check_images(images, self._shape)
-            scores: npt.NDArray[np.float32] = self.score(images.to(self.device))[0].float().cpu().numpy()
-            return scores
+        self.require_fitted()
+        check_images(images, self._shape)
+        with torch.no_grad(), evaluating(self):
+            scores = self.score(self.in_own_precision(images.to(self.device)))[0]
+        return scores.float().cpu().numpy()
 
     def score_samples(self, images: Tensor) -> npt.NDArray[np.float32]:
         """Return image scores (B,) with scikit-learn's sign: higher is more normal."""
@@ -135,16 +138,21 @@ class AnomalyDetector(LateBuffers, ABC):
     def load(self, file: str | Path) -> Self:
         """Load `torch.save(detector.state_dict(), file)` without executing anything from the file.
 
+        Returns:
+            The detector itself, in evaluation mode; it is as it was before if the file is refused.
+
         Raises:
             FileNotFoundError: If there is no such file.
             ValueError: If it is damaged, holds other objects than tensors, or a state of another detector.
         """
         state = state_of_model(read_state(file), file)
+        before = {name: tensor.clone() for name, tensor in self.state_dict().items()}
         try:
             self.load_state_dict(state)
-        except RuntimeError as error:
+        except Exception as error:  # whatever a hostile file makes fail
+            self.load_state_dict(before)
             raise ValueError(f"expected the state of a {type(self).__name__} made alike in {file}: {error}") from error
-        return self
+        return self.eval()
 
     @property
     def device(self) -> torch.device:
@@ -160,7 +168,15 @@ class AnomalyDetector(LateBuffers, ABC):
             images = unpack(batch).image
             check_images(images, shape)
             shape = (images.shape[1], images.shape[2], images.shape[3])
-            yield images.to(self.device)
+            yield self.in_own_precision(images.to(self.device))
+
+    def in_own_precision(self, images: Tensor) -> Tensor:
+        """The images in the precision of the detector's parameters."""
+        return images.to(next(self.parameters(), images).dtype)
+
+    def forget_thresholds(self) -> None:
+        """Predictions hold no labels and masks until the next `set_threshold`: what was learnt has changed."""
+        self.image_threshold = self.pixel_threshold = None
 
     def require_fitted(self) -> None:
         """Raise NotFittedError before `fit`."""
@@ -179,8 +195,23 @@ class AnomalyDetector(LateBuffers, ABC):
 
     def after_load(self) -> None:
         """Restore Python values that derive from loaded buffers; call super's when overriding."""
+        for name in ("image_threshold", "pixel_threshold"):
+            threshold = getattr(self, name)
+            if threshold is not None and threshold.shape != ():
+                raise ValueError(f"expected one number as {name} in the state, got shape {tuple(threshold.shape)}")
         if self.image_shape is None:
             self._shape = None
         else:
             channels, height, width = self.image_shape.tolist()
             self._shape = (channels, height, width)
+
+
+@contextmanager
+def evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Run in evaluation mode, and go back to the mode before."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)

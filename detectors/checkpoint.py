@@ -38,6 +38,8 @@ def read_state(file: str | Path) -> dict[str, Any]:
 def state_of_model(state: dict[str, Any], file: str | Path) -> dict[str, Tensor]:
     """The state_dict in a checkpoint: the dictionary itself, or its "state_dict"."""
     tensors = state.get("state_dict", state)
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
+    ):
         raise ValueError(f'expected a state_dict, or a dictionary with one as "state_dict", in {file}')
     return tensors

@@ -1,9 +1,10 @@
 """What the processes of torch.distributed's default group tell each other during a fit."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch.distributed as dist
+from torch import Tensor
 
 from detectors.inputs import Shape
 from detectors.tree import Level
@@ -27,6 +28,28 @@ def of_first_process(value: int) -> int:
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
+
+
+def for_each(batches: Iterable[Tensor], work: Callable[[Tensor], None]) -> None:
+    """Work on each batch of this process; if one process fails all raise, rather than wait for it.
+
+    Raises:
+        Exception: The own error where there is one.
+        ValueError: Which other process failed, and how.
+    """
+    error = None
+    try:
+        for batch in batches:
+            work(batch)
+    except Exception as caught:
+        error = caught
+    messages: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(messages, error and f"{type(error).__name__}: {error}")
+    if error is not None:
+        raise error
+    for rank, message in enumerate(messages):
+        if message is not None:
+            raise ValueError(f"expected images from all processes, but process {rank} failed with {message}")
 
 
 def agreed(own: Settings | None) -> Settings | None:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from detectors.checkpoint import read_state, state_of_model
+from detectors.late_buffers import LateBuffers
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 Statistics = tuple[Sequence[float], Sequence[float]]
 Normalisation = Literal["auto", "imagenet"] | Statistics | None
 
 
-class FeatureExtractor(nn.Module):
+class FeatureExtractor(LateBuffers):
     """The maps that a frozen backbone computes inside, or returns: images (B, C, H, W) to a list of (B, c, h, w).
 
     Args:
@@ -29,7 +30,7 @@ class FeatureExtractor(nn.Module):
             state_dict, or None for random weights.
         normalize: What the images in [0, 1] need before the backbone: (mean, std) per channel, "imagenet", or None
             for nothing. "auto" is "imagenet" for torchvision's weights and None otherwise: your module gets the images
-            as they are.
+            as they are. The statistics are part of the state_dict, as the weights are.
 
     Raises:
         TypeError: If the backbone is no name, path or module.
@@ -61,16 +62,18 @@ class FeatureExtractor(nn.Module):
             normalize = "imagenet" if named and is_published(weights) else None
         statistics = IMAGENET if normalize == "imagenet" else normalize
         for name, value in zip(("mean", "std"), statistics or (None, None), strict=True):
-            tensor = None if value is None else torch.tensor(value, dtype=torch.float32).reshape(1, -1, 1, 1)
-            self.register_buffer(name, tensor, persistent=False)
+            self.register_late_buffer(name)
+            setattr(self, name, None if value is None else torch.tensor(value, dtype=torch.float32).view(1, -1, 1, 1))
         self.layers = None if layers is None else tuple(layers)
         self.backbone = prepared(make_backbone(backbone, weights), self.layers).requires_grad_(False)
+        self.in_channels = channels_taken(self.backbone)
         self.eval()
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map images (B, C, H, W) to feature maps, in the order of `layers`."""
+        """Map images (B, C, H, W) to feature maps, in the order of `layers`; grey ones are repeated where 3 are due."""
+        images = with_channels(images, self.in_channels)
         if self.mean is not None and self.std is not None:
-            images = (images - self.mean) / self.std
+            images = (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
         return as_maps(self.backbone(images), self.layers)
 
     def fold(self) -> None:
@@ -115,11 +118,24 @@ class TappedBackbone(nn.Module):
         finally:
             for handle in handles:
                 handle.remove()
+        unseen = [name for name in self.layers if name not in maps]
+        if unseen:
+            raise ValueError(f"expected layers that the backbone's forward runs, got {unseen}, which it does not")
         return maps
 
 
 class AllSeen(Exception):  # noqa: N818  (no error: ends a forward pass early)
     """Every wanted map is there."""
+
+
+def channels_taken(backbone: nn.Module) -> int | None:
+    """How many channels the first convolution takes; None without any."""
+    return next((m.in_channels for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
+
+
+def with_channels(images: Tensor, channels: int | None) -> Tensor:
+    """Grey images (B, 1, H, W) repeated as (B, 3, H, W) where the backbone takes three channels."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 and channels == 3 else images
 
 
 def prepared(backbone: nn.Module, layers: Sequence[str] | None) -> nn.Module:

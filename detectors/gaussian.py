@@ -59,7 +59,7 @@ class NestedGaussian(LateBuffers):
 
     def __init__(self, eps: float = 0.01) -> None:
         super().__init__()
-        if eps < 0:
+        if not eps >= 0:
             raise ValueError(f"expected eps >= 0, got {eps}")
         self.eps = eps
         self.levels: list[Level] = []
@@ -233,9 +233,13 @@ def check_state(gaussian: NestedGaussian) -> None:
     if any(v.rows < 1 or v.columns < 1 or v.channels < 0 for v in levels):
         raise ValueError(f"expected grids with at least one row and column in the state, got {levels}")
     blocks = sum(prod(shape) for shape in block_shapes(levels))
-    expected = {"mean": sum(mean_sizes(levels)), "moments": blocks, "whitening": blocks}
-    for name, size in expected.items():
+    expected = {"count": (), "mean": (sum(mean_sizes(levels)),), "moments": (blocks,), "whitening": (blocks,)}
+    for name, shape in expected.items():
         tensor = getattr(gaussian, name)
-        if tensor is not None and tensor.shape != (size,):
-            raise ValueError(f"expected {name} of shape ({size},) for {levels} in the state, got {tuple(tensor.shape)}")
+        if tensor is not None and tensor.shape != shape:
+            raise ValueError(f"expected {name} of shape {shape} for {levels} in the state, got {tuple(tensor.shape)}")
+        if tensor is not None and not tensor.isfinite().all():
+            raise ValueError(f"expected finite numbers as {name} in the state, got NaN or infinite ones")
+    if gaussian.whitening is not None and gaussian.mean is None:
+        raise ValueError("expected the mean beside the whitening in the state, got none")
     check_nested(levels)

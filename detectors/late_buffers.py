@@ -14,9 +14,12 @@ class LateBuffers(nn.Module):
     Its own buffers (not its children's) keep their precision under `.half()`: it holds neither moments nor thresholds.
     """
 
+    home: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self._late_buffers: list[str] = []
+        self.register_buffer("home", torch.empty(0), persistent=False)  # knows the device while there is nothing else
 
     def register_late_buffer(self, name: str) -> None:
         """Register a buffer that is None until it is assigned, and that loads from a state_dict even then."""
@@ -28,10 +31,9 @@ class LateBuffers(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         """Make room for the late buffers that the checkpoint holds, and drop those it lacks."""
-        device = next((tensor.device for tensor in [*self.parameters(), *self.buffers()]), torch.device("cpu"))
         for name in self._late_buffers:
             saved = state_dict.get(prefix + name)
-            setattr(self, name, None if saved is None else torch.empty_like(saved, device=device))
+            setattr(self, name, None if saved is None else torch.empty_like(saved, device=self.home.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.after_load()
 

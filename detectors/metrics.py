@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from detectors.base import AnomalyDetector
+from detectors.base import AnomalyDetector, evaluating
 from detectors.inputs import check_images, unpack
 
 Array = npt.NDArray[Any]
@@ -35,9 +35,8 @@ def evaluate(detector: AnomalyDetector, loader: Iterable[Any]) -> dict[str, floa
         ValueError: If there are no images or labels, or only some batches hold masks.
     """
     detector.require_fitted()
-    was_training = detector.training
-    results = [evaluate_batch(detector.eval(), batch) for batch in loader]
-    detector.train(was_training)
+    with evaluating(detector):
+        results = [evaluate_batch(detector, batch) for batch in loader]
     if not results:
         raise ValueError("expected at least one batch, got none: is the loader used up?")
     scores, labels, maps = (np.concatenate([r[k] for r in results]) for k in range(3))

@@ -109,29 +109,34 @@ class PaDiM(AnomalyDetector):
             ValueError: If sizes differ, values are not finite, there are fewer than two images, or a covariance is not
                 positive definite (the message names the position).
         """
-        joined = processes.wanted(distributed)
         self.reset()
-        if joined:
+        batches = self.batches(with_progress(loader, "PaDiM", progress))
+        if processes.wanted(distributed):
             self._channel_seed = processes.of_first_process(self._channel_seed)
-        for images in self.batches(with_progress(loader, "PaDiM", progress)):
-            self.take_in(images)
-        if joined:
+            processes.for_each(batches, self.take_in)
             self.join_processes()
+        else:
+            for images in batches:
+                self.take_in(images)
+        if self.channels is None:
+            raise ValueError("expected at least one batch of normal images, got none: is the loader used up?")
         return self.finalize()
 
     def partial_fit(self, images: Tensor) -> Self:
         """Take in normal images (B, C, H, W); call `finalize` after the last ones."""
         check_images(images, self._shape)
-        self.take_in(images.to(self.device))
+        self.forget_thresholds()
+        self.take_in(self.in_own_precision(images.to(self.device)))
         return self
 
     def merge(self, other: "PaDiM") -> Self:
-        """Take in all images another detector was fitted on; call `finalize` afterwards.
+        """Take in all images another detector with the same backbone was fitted on; call `finalize` afterwards.
 
         Raises:
             ValueError: If backbone channels, image size or grids differ.
         """
         check_alike(self.channels, self._shape, other.channels, other._shape)
+        self.forget_thresholds()
         self.gaussian.merge(other.gaussian)
         return self
 
@@ -182,7 +187,8 @@ class PaDiM(AnomalyDetector):
     def reset(self) -> None:
         """Forget all images, thresholds included; the channel subset is drawn anew from the same number."""
         self._shape, self._plan = None, None
-        self.image_shape = self.image_threshold = self.pixel_threshold = None
+        self.forget_thresholds()
+        self.image_shape = None
         self.channels = self.map_shapes = None
         self.gaussian.clear()
 

@@ -1,5 +1,6 @@
 """Checks of PaDiM's options, and of what is to be joined or loaded."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -13,13 +14,17 @@ def check_padim_options(
     num_features: int | None, blur_sigma: float, top_fraction: float, channels: Tensor | None
 ) -> None:
     """Refuse options out of range."""
-    if num_features is not None and num_features < 1:
-        raise ValueError(f"expected num_features >= 1, or None for all, got {num_features}")
-    if blur_sigma < 0:
+    if num_features is not None and (not isinstance(num_features, int) or num_features < 1):
+        raise ValueError(f"expected a whole number num_features >= 1, or None for all, got {num_features!r}")
+    if not 0 <= blur_sigma < math.inf:
         raise ValueError(f"expected blur_sigma >= 0, got {blur_sigma}: 0 leaves the blur out")
     if not 0 <= top_fraction <= 1:
         raise ValueError(f"expected top_fraction in [0, 1], got {top_fraction}: 0 takes the maximum")
-    if channels is not None and (channels.ndim != 1 or channels.is_floating_point() or len(channels) == 0):
+    if channels is None:
+        return
+    if not isinstance(channels, Tensor):
+        raise TypeError(f"expected channels as a tensor, got {type(channels).__name__}: torch.tensor([...])")
+    if channels.dtype not in (torch.int32, torch.int64) or channels.ndim != 1 or len(channels) == 0:
         raise ValueError(f"expected channels as a vector of integers, got {channels.dtype}, {tuple(channels.shape)}")
 
 

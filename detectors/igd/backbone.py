@@ -5,6 +5,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from detectors.features import channels_taken, with_channels
+
 
 class PooledFeatures(nn.Module):
     """A copy of a backbone whose output is (B, F), for images of one or more channels.
@@ -28,8 +30,7 @@ class PooledFeatures(nn.Module):
         self.module = copy.deepcopy(backbone).requires_grad_(not frozen)
         if isinstance(getattr(self.module, "fc", None), nn.Linear):
             self.module.fc = nn.Identity()
-        convolutions = (m for m in self.module.modules() if isinstance(m, nn.Conv2d))
-        self.in_channels = next((c.in_channels for c in convolutions), None)
+        self.in_channels = channels_taken(self.module)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "PooledFeatures":
@@ -40,9 +41,7 @@ class PooledFeatures(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, C, H, W) to features (B, F)."""
-        if images.shape[1] == 1 and self.in_channels == 3:
-            images = images.expand(-1, 3, -1, -1)
-        features: Tensor = self.module(images)
+        features: Tensor = self.module(with_channels(images, self.in_channels))
         return features.mean((2, 3)) if features.ndim == 4 else features
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from detectors.base import AnomalyDetector
+from detectors.base import AnomalyDetector, evaluating
 from detectors.igd.backbone import PooledFeatures, feature_width
 from detectors.igd.losses import IGDLosses
 from detectors.igd.model import CodeMoments, IGDModel, TrainingPass
@@ -108,7 +108,7 @@ class IGD(AnomalyDetector):
         resume: bool = False,
         on_step: StepCallback | None = None,
     ) -> Self:
-        """Train on normal images: Adam, betas (0, .9), weight decay 1e-6, learning rate lr (1 - t / T)^.9.
+        """Train on normal images, from the present weights on: Adam, weight decay 1e-6, rate lr (1 - t / T)^.9.
 
         Args:
             loader: Batches of images (B, C, H, H), or tuples that begin with them; has a length and can be iterated
@@ -149,17 +149,16 @@ class IGD(AnomalyDetector):
         Raises:
             ValueError: If there are no images, or their shape is wrong.
         """
-        mode = self.training
-        self.eval()
+        self.forget_thresholds()
         moments = {scale: CodeMoments() for scale in self.scales}
-        for images in self.batches(loader, self.input_shape):
-            for scale in self.scales:
-                for part in self.chunks(images, scale):
-                    moments[scale].update(self.model(scale).project(self.features(part, scale)))
+        with evaluating(self):
+            for images in self.batches(loader, self.input_shape):
+                for scale in self.scales:
+                    for part in self.chunks(images, scale):
+                        moments[scale].update(self.model(scale).project(self.features(part, scale)))
         for scale in self.scales:
             self.model(scale).set_gaussian(*moments[scale].result())
         self.remember_shape(images)
-        self.train(mode)
 
     def losses(self, images: Tensor, generator: torch.Generator | None = None) -> IGDLosses:
         """Return what encoders and decoders minimise, summed over scales; for a training loop of your own.

@@ -165,13 +165,15 @@ def test_merge_refuses_what_does_not_fit() -> None:
         make_padim().fit([draw(3)]).merge(make_padim())
 
 
-def fit_a_share(rank: int, folder: str, shares: list[int], failing: bool) -> None:
+def fit_a_share(rank: int, folder: str, shares: list[int], fault: str) -> None:
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/sync", rank=rank, world_size=2)
     start = sum(shares[:rank])
     images = draw(sum(shares))[start : start + shares[rank]]
-    if failing and rank == 1:
+    if fault == "size" and rank == 1:
         images = images[..., :32]
+    if fault == "nan" and rank == 1:
+        images[0, 0, 0, 0] = math.nan
     detector = make_padim(generator=torch.Generator().manual_seed(rank))  # channels of the first process count
     try:
         detector.fit(images.split(4) if len(images) else [])
@@ -183,7 +185,7 @@ def fit_a_share(rank: int, folder: str, shares: list[int], failing: bool) -> Non
 
 @pytest.mark.parametrize("shares", [[7, 4], [11, 0]])
 def test_two_processes_end_with_the_state_of_one_fit(tmp_path: Path, shares: list[int]) -> None:
-    mp.spawn(fit_a_share, (str(tmp_path), shares, False), nprocs=2)
+    mp.spawn(fit_a_share, (str(tmp_path), shares, ""), nprocs=2)
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     images = draw(11)
@@ -194,9 +196,15 @@ def test_two_processes_end_with_the_state_of_one_fit(tmp_path: Path, shares: lis
 
 
 def test_processes_with_different_images_all_say_so(tmp_path: Path) -> None:
-    mp.spawn(fit_a_share, (str(tmp_path), [4, 4], True), nprocs=2)
+    mp.spawn(fit_a_share, (str(tmp_path), [4, 4], "size"), nprocs=2)
     for rank in range(2):
         assert "images of one size in all processes" in (tmp_path / f"{rank}.txt").read_text()
+
+
+def test_no_process_waits_for_one_that_failed(tmp_path: Path) -> None:
+    mp.spawn(fit_a_share, (str(tmp_path), [4, 4], "nan"), nprocs=2)
+    assert "process 1 failed with ValueError: expected finite images" in (tmp_path / "0.txt").read_text()
+    assert "expected finite images, got 1 NaN" in (tmp_path / "1.txt").read_text()
 
 
 def test_one_image_is_too_few() -> None:
@@ -205,7 +213,7 @@ def test_one_image_is_too_few() -> None:
 
 
 def test_no_images() -> None:
-    with pytest.raises(ValueError, match="update first"):
+    with pytest.raises(ValueError, match="used up"):
         make_padim().fit([])
 
 
@@ -213,6 +221,7 @@ def test_wrong_options_and_images() -> None:
     for options in (
         {"num_features": 0}, {"num_features": 25}, {"eps": -1}, {"blur_sigma": -1}, {"top_fraction": 2},
         {"channels": torch.tensor([1, 1])}, {"channels": torch.tensor([24])}, {"channels": torch.tensor([0.5])},
+        {"channels": torch.tensor([True])}, {"num_features": 2.5}, {"eps": math.nan}, {"blur_sigma": math.nan},
     ):  # fmt: skip
         with pytest.raises(ValueError, match="expected"):
             make_padim(**options).fit([draw(3)])
