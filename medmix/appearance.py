@@ -93,7 +93,8 @@ def bezier_parameter(images: Tensor, x1: Tensor) -> Tensor:
     """The t with x(t) = images, in closed form: for x2 = x1 + 1/3, x(t) = 2 h t + (1 - 2 h) t^2 with h = 3 x1 / 2."""
     # h = 0 has no derivative at 0, h = 1 none at 1, where rounding may also make the radicand negative.
     h = (0.025 + 0.975 * x1).clamp(max=0.999)[:, None, None, None]
-    return images / (images * (1 - 2 * h)).add_(h * h).sqrt_().add(h)  # autograd needs the root as it is
+    root = (images * (1 - 2 * h)).add_(h * h).sqrt_()
+    return images / (root + h)  # not in place: autograd needs the root as it is
 
 
 def cubic(first: Tensor, second: Tensor, inverted: Tensor) -> Tensor:
@@ -107,7 +108,8 @@ def cubic(first: Tensor, second: Tensor, inverted: Tensor) -> Tensor:
 def evaluate(coefficients: Tensor, t: Tensor) -> Tensor:
     """A cubic polynomial with coefficients (4, B, ...), the constant first, at t (B, ...)."""
     constant, linear, square, cube = coefficients
-    return (cube * t).add_(square).mul_(t).add_(linear).mul_(t).add_(constant)
+    value: Tensor = cube * t
+    return value.add_(square).mul_(t).add_(linear).mul_(t).add_(constant)
 
 
 def look_up(images: Tensor, abscissa: Tensor, ordinate: Tensor) -> Tensor:
