@@ -27,6 +27,11 @@ def ms_ssim(
     """Return the MS-SSIM of each image pair, averaged over channels (m in eq. 11).
 
     A scale whose mean contrast-structure is not positive makes the channel's value 0, with a zero gradient.
+    An odd side loses its last row or column when it is halved, as in torchmetrics. So the values are
+    - pytorch-msssim's where sides are multiples of 2 ** (scales - 1), as IGD's are; it pads an odd side with zeros and
+      counts them in the mean: some .003 at 177 px;
+    - torchmetrics' on any side with one channel and a last weight of 0; it averages the coarsest similarity over
+      reflected borders too, and each scale over channels.
 
     Args:
         x: Images (B, C, H, W), floating point; float16 and bfloat16 are computed in float32.

@@ -57,6 +57,20 @@ def test_equals_torchmetrics_for_one_channel():
     torch.testing.assert_close(ms_ssim(x, y, weights=weights), expected, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("size", [(177, 177), (176, 179), (178, 191)])  # 178 is odd once halved
+def test_odd_sides_are_halved_as_torchmetrics_does(size):
+    x, y = pair((2, 1, *size))
+    weights = (*WEIGHTS[:4], 0.0)
+    expected = torchmetrics_ms_ssim(x, y, sigma=1.5, data_range=1.0, betas=weights, reduction="none")
+    torch.testing.assert_close(ms_ssim(x, y, weights=weights), expected, atol=1e-5, rtol=0)
+
+
+def test_odd_sides_differ_from_pytorch_msssim():
+    x, y = pair((2, 1, 177, 177))
+    padded = pytorch_msssim.ms_ssim(x, y, 1.0, size_average=False)
+    assert (ms_ssim(x, y) - padded).abs().max() > 1e-3
+
+
 def test_residual_of_one_scale_equals_torchmetrics():
     x, y = pair((2, 3, 48, 40), dtype=torch.float64)
     _, full = torchmetrics_ssim(x, y, sigma=1.5, data_range=1.0, return_full_image=True)
