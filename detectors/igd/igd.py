@@ -121,7 +121,8 @@ class IGD(AnomalyDetector):
             generator: Draws the shares of the interpolations, on the detector's device; None takes torch's own.
             checkpoint: File to write after each epoch.
             resume: Go on from that file; the result is that of an uninterrupted run.
-            on_step: Called after each step with the epoch and the loss terms by "<scale>/<term>".
+            on_step: Called after each step with the epoch and the loss terms by "<scale>/<term>", means over the
+                batch's images or patches.
 
         Returns:
             The detector itself, in evaluation mode.

@@ -70,13 +70,16 @@ class Training:
         self.epoch += 1
 
     def step(self, images: Tensor) -> dict[str, Tensor]:
-        """Train every model on a batch; returns the loss terms by "<scale>/<term>", detached."""
+        """Train every model on a batch; returns the loss terms by "<scale>/<term>": means over it, detached."""
         decay = (1 - self.steps / (self.epochs * len(self.loader))) ** DECAY_POWER
         terms: dict[str, Tensor] = {}
         for scale in self.detector.scales:
-            for part in [images] if scale == "global" else patches_by_step(images):
-                last = self.model_step(scale, part, self.lr * decay)
-            terms.update({f"{scale}/{name}": value for name, value in last.items()})
+            parts = [images] if scale == "global" else patches_by_step(images)
+            count = sum(map(len, parts))
+            for part in parts:
+                for name, value in self.model_step(scale, part, self.lr * decay).items():
+                    term = f"{scale}/{name}"
+                    terms[term] = len(part) / count * value + terms.get(term, 0)  # stays on the device
         self.steps += 1
         return terms
 

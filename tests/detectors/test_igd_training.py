@@ -6,6 +6,7 @@ from igd_cases import colours, fitted, small_detector, smooth_images
 from detectors import IGD
 from detectors.igd.losses import absolute_error
 from detectors.igd.patches import patches_by_step
+from detectors.igd.training import Training
 
 
 def test_overfits_8_images():
@@ -109,3 +110,22 @@ def test_trains_and_predicts_under_autocast():
 def test_progress_bar(capsys):
     small_detector(scales="global").fit([smooth_images(2)], 1, progress=True)
     assert "epoch 1/1" in capsys.readouterr().err
+
+
+def test_local_terms_are_means_over_all_patches_of_the_batch(monkeypatch):
+    monkeypatch.setattr("detectors.igd.patches.MAX_PATCHES", 18)  # images of 64 px have 9 patches
+    model_step, seen, log = Training.model_step, [], []
+
+    def recorded(self, scale, images, lr):
+        terms = model_step(self, scale, images, lr)
+        seen.append((scale, len(images), terms))
+        return terms
+
+    monkeypatch.setattr(Training, "model_step", recorded)
+    small_detector(64).fit([smooth_images(5, 64)], 1, progress=False, on_step=lambda _, terms: log.append(terms))
+    assert [(scale, count) for scale, count, _ in seen] == [("global", 5), ("local", 18), ("local", 18), ("local", 9)]
+    for scale in ("global", "local"):
+        counts, terms = zip(*[(count, terms) for name, count, terms in seen if name == scale], strict=True)
+        for name in terms[0]:
+            mean = np.average([float(part[name]) for part in terms], weights=counts)
+            assert float(log[0][f"{scale}/{name}"]) == pytest.approx(mean)
