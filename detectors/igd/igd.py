@@ -23,7 +23,7 @@ from detectors.igd.scoring import (
     reconstruction_weights,
     summed_map,
 )
-from detectors.igd.training import StepCallback, Training
+from detectors.igd.training import StepCallback, Training, prepare_file
 
 
 class IGD(AnomalyDetector):
@@ -119,7 +119,7 @@ class IGD(AnomalyDetector):
             lr: Learning rate at the start.
             refresh_every: Epochs between two refreshes of the classifier's centre and sigma.
             generator: Draws the shares of the interpolations, on the detector's device; None takes torch's own.
-            checkpoint: File to write after each epoch.
+            checkpoint: File to write after each epoch; its folder is made where it is missing.
             resume: Go on from that file; the result is that of an uninterrupted run.
             on_step: Called after each step with the epoch and the loss terms by "<scale>/<term>", means over the
                 batch's images or patches.
@@ -128,12 +128,15 @@ class IGD(AnomalyDetector):
             The detector itself, in evaluation mode.
 
         Raises:
-            TypeError: If a batch is not a floating-point tensor.
-            ValueError: If there are no images or no epochs, shapes are wrong, or the checkpoint is of another run.
+            TypeError: If a batch is not a floating-point tensor, or the loader has no length.
+            ValueError: If there are no images or no epochs, shapes are wrong, or the checkpoint is of another run or
+                cannot be written.
         """
         training = Training(self, loader, epochs, lr, refresh_every, generator)
         if resume:
             training.load(checkpoint)
+        if checkpoint is not None:
+            prepare_file(Path(checkpoint))
         while training.epoch < epochs:
             training.run_epoch(progress, on_step)
             if checkpoint is not None:

@@ -42,8 +42,9 @@ class Training:
         refresh_every: int,
         generator: torch.Generator | None,
     ) -> None:
-        if epochs < 1 or refresh_every < 1 or len(loader) == 0:
-            got = f"{epochs}, {refresh_every} and {len(loader)}"
+        self.steps_per_epoch = length_of(loader)
+        if epochs < 1 or refresh_every < 1 or self.steps_per_epoch == 0:
+            got = f"{epochs}, {refresh_every} and {self.steps_per_epoch}"
             raise ValueError(f"expected at least 1 epoch, refresh_every and batch of images, got {got}")
         self.detector, self.loader, self.epochs = detector, loader, epochs
         self.lr, self.refresh_every, self.generator = lr, refresh_every, generator
@@ -71,7 +72,7 @@ class Training:
 
     def step(self, images: Tensor) -> dict[str, Tensor]:
         """Train every model on a batch; returns the loss terms by "<scale>/<term>": means over it, detached."""
-        decay = (1 - self.steps / (self.epochs * len(self.loader))) ** DECAY_POWER
+        decay = (1 - self.steps / (self.epochs * self.steps_per_epoch)) ** DECAY_POWER
         terms: dict[str, Tensor] = {}
         for scale in self.detector.scales:
             parts = [images] if scale == "global" else patches_by_step(images)
@@ -151,6 +152,45 @@ class Training:
 
     def save(self, file: Path) -> None:
         """Write the state so that a stop in mid-write loses nothing."""
-        part = file.with_suffix(file.suffix + ".part")
+        part = part_of(file)
         torch.save(self.state_dict(), part)
         os.replace(part, file)
+
+
+def length_of(loader: Any) -> int:
+    """How many batches a loader holds, on which the learning rate depends.
+
+    Raises:
+        TypeError: If it does not say.
+    """
+    try:
+        return len(loader)
+    except (TypeError, NotImplementedError):
+        raise TypeError(
+            f"expected a loader with a length that can be iterated anew, got {type(loader).__name__} without one: pass "
+            "list(batches), or a DataLoader over a dataset with a length"
+        ) from None
+
+
+def prepare_file(file: Path) -> None:
+    """Make the folder of a checkpoint and try to write there: better refused before the first epoch than after it.
+
+    Raises:
+        ValueError: If the file cannot be written.
+    """
+    part = part_of(file)
+    try:
+        if file.is_dir():
+            raise IsADirectoryError("it is a folder")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"expected a checkpoint file that can be written, got {file}: {error}; choose another place"
+        ) from error
+
+
+def part_of(file: Path) -> Path:
+    """Where a checkpoint is written before it takes its name."""
+    return file.with_name(file.name + ".part")

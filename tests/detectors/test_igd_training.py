@@ -129,3 +129,29 @@ def test_local_terms_are_means_over_all_patches_of_the_batch(monkeypatch):
         for name in terms[0]:
             mean = np.average([float(part[name]) for part in terms], weights=counts)
             assert float(log[0][f"{scale}/{name}"]) == pytest.approx(mean)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(smooth_images(2))
+
+
+@pytest.mark.parametrize(
+    "loader", [(smooth_images(2) for _ in range(2)), torch.utils.data.DataLoader(Stream(), batch_size=2)]
+)
+def test_loaders_without_a_length_are_refused(loader):
+    with pytest.raises(TypeError, match=r"expected a loader with a length.*got (generator|DataLoader).*list"):
+        small_detector().fit(loader, 1, progress=False)
+
+
+def test_checkpoint_folder_is_made_before_training(tmp_path):
+    file = tmp_path / "runs" / "today" / "igd.pt"
+    small_detector().fit([smooth_images(2)], 1, progress=False, checkpoint=file)
+    assert [entry.name for entry in file.parent.iterdir()] == ["igd.pt"]
+
+
+@pytest.mark.parametrize("place", ["a_file/igd.pt", ""])
+def test_checkpoint_that_cannot_be_written_is_refused_before_training(tmp_path, place):
+    (tmp_path / "a_file").touch()
+    with pytest.raises(ValueError, match="expected a checkpoint file that can be written"):
+        small_detector().fit([smooth_images(2)], 1, progress=False, checkpoint=tmp_path / place, on_step=pytest.fail)
