@@ -1,6 +1,7 @@
 """The schedule of IGD's training: Gaussian refresh, one critic step per step, decay, checkpoints."""
 
 import os
+import reprlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,7 +73,7 @@ class Training:
 
     def step(self, images: Tensor) -> dict[str, Tensor]:
         """Train every model on a batch; returns the loss terms by "<scale>/<term>": means over it, detached."""
-        decay = (1 - self.steps / (self.epochs * self.steps_per_epoch)) ** DECAY_POWER
+        decay = max(0.0, 1 - self.steps / (self.epochs * self.steps_per_epoch)) ** DECAY_POWER
         terms: dict[str, Tensor] = {}
         for scale in self.detector.scales:
             parts = [images] if scale == "global" else patches_by_step(images)
@@ -96,13 +97,17 @@ class Training:
             optimiser.step()
         return {name: value.detach() for name, value in (losses._asdict() | {"critic": critic}).items()}
 
+    def settings(self) -> dict[str, Any]:
+        """What the learning rate depends on: a resumed run has to share it."""
+        return {"epochs": self.epochs, "steps_per_epoch": self.steps_per_epoch}
+
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on as if nothing had happened."""
         return {
+            "settings": self.settings(),
             "detector": self.detector.state_dict(),
             "optimisers": {s: [o.state_dict() for o in pair] for s, pair in self.optimisers.items()},
             "epoch": self.epoch,
-            "epochs": self.epochs,
             "steps": self.steps,
             "random": [generator.get_state() for generator in self.generators()],
         }
@@ -111,13 +116,9 @@ class Training:
         """Restore what `state_dict` returned.
 
         Raises:
-            ValueError: If the checkpoint's run had another number of epochs, on which the learning rate depends.
+            ValueError: If the checkpoint is of a run with other settings.
         """
-        if state["epochs"] != self.epochs:
-            raise ValueError(
-                f"expected a checkpoint of a run of {self.epochs} epochs, got one of {state['epochs']}: "
-                f"resume with epochs={state['epochs']}, or start anew without resume"
-            )
+        check_settings(state["settings"], self.settings())
         self.detector.load_state_dict(state["detector"])
         for scale, pair in self.optimisers.items():
             for optimiser, saved in zip(pair, state["optimisers"][scale], strict=True):
@@ -155,6 +156,23 @@ class Training:
         part = part_of(file)
         torch.save(self.state_dict(), part)
         os.replace(part, file)
+
+
+def check_settings(saved: Any, own: dict[str, Any]) -> None:
+    """Refuse a checkpoint of a run with other settings, naming those that differ.
+
+    Raises:
+        ValueError: If one differs.
+    """
+    if not isinstance(saved, dict):
+        raise ValueError(f"expected a checkpoint of this run, got settings of type {type(saved).__name__}")
+    differing = [n for n, mine in own.items() if (type(saved.get(n)), saved.get(n)) != (type(mine), mine)]
+    if differing:
+        mine, theirs = (", ".join(f"{n}={reprlib.repr(run.get(n))}" for n in differing) for run in (own, saved))
+        raise ValueError(
+            f"expected a checkpoint of this run with {mine}, got one with {theirs}: resume with {theirs}, or "
+            "start anew without resume"
+        )
 
 
 def length_of(loader: Any) -> int:

@@ -47,6 +47,13 @@ def test_checkpoint_of_another_run_is_refused(tmp_path):
         small_detector().fit(images, 2, progress=False, resume=True)
 
 
+def test_checkpoint_of_a_run_with_other_batches_is_refused(tmp_path):
+    images, file = smooth_images(4), tmp_path / "igd.pt"
+    small_detector(scales="global").fit(images.split(2), 1, progress=False, checkpoint=file)
+    with pytest.raises(ValueError, match="with steps_per_epoch=1, got one with steps_per_epoch=2"):
+        small_detector(scales="global").fit([images], 1, progress=False, checkpoint=file, resume=True)
+
+
 def test_damaged_files_are_refused(tmp_path):
     images, file = [smooth_images(4)], tmp_path / "igd.pt"
     detector = small_detector().fit(images, 1, progress=False, checkpoint=file)

@@ -131,6 +131,17 @@ def test_local_terms_are_means_over_all_patches_of_the_batch(monkeypatch):
             assert float(log[0][f"{scale}/{name}"]) == pytest.approx(mean)
 
 
+def test_rate_stays_real_where_a_loader_yields_more_than_its_length_says(monkeypatch):
+    class Longer(list):
+        def __len__(self):
+            return 1
+
+    rates, step = [], Training.model_step
+    monkeypatch.setattr(Training, "model_step", lambda self, s, x, lr: rates.append(lr) or step(self, s, x, lr))
+    small_detector(scales="global").fit(Longer([smooth_images(2)] * 3), 1, progress=False, lr=1e-3)
+    assert rates == [1e-3, 0, 0]
+
+
 class Stream(torch.utils.data.IterableDataset):
     def __iter__(self):
         return iter(smooth_images(2))
