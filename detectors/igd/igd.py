@@ -13,6 +13,7 @@ from detectors.igd.backbone import PooledFeatures, feature_width
 from detectors.igd.losses import IGDLosses
 from detectors.igd.model import CodeMoments, IGDModel, TrainingPass
 from detectors.igd.patches import SIDE, cut_patches
+from detectors.igd.resuming import load_run, prepare_file, save_run
 from detectors.igd.scoring import (
     Weights,
     check_options,
@@ -23,7 +24,7 @@ from detectors.igd.scoring import (
     reconstruction_weights,
     summed_map,
 )
-from detectors.igd.training import StepCallback, Training, prepare_file
+from detectors.igd.training import StepCallback, Training
 
 
 class IGD(AnomalyDetector):
@@ -134,13 +135,13 @@ class IGD(AnomalyDetector):
         """
         training = Training(self, loader, epochs, lr, refresh_every, generator)
         if resume:
-            training.load(checkpoint)
+            load_run(training, checkpoint)
         if checkpoint is not None:
             prepare_file(Path(checkpoint))
         while training.epoch < epochs:
             training.run_epoch(progress, on_step)
             if checkpoint is not None:
-                training.save(Path(checkpoint))
+                save_run(training, Path(checkpoint))
         return self.eval()
 
     @torch.no_grad()

@@ -1,15 +1,12 @@
-"""The schedule of IGD's training: Gaussian refresh, one critic step per step, decay, checkpoints."""
+"""The schedule of IGD's training: Gaussian refresh, one critic step per step, decay; its whole state."""
 
-import os
 import reprlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from detectors.checkpoint import read_state
 from detectors.igd.patches import patches_by_step
 from detectors.inputs import with_progress
 
@@ -98,81 +95,61 @@ class Training:
         return {name: value.detach() for name, value in (losses._asdict() | {"critic": critic}).items()}
 
     def settings(self) -> dict[str, Any]:
-        """What the learning rate depends on: a resumed run has to share it."""
-        return {"epochs": self.epochs, "steps_per_epoch": self.steps_per_epoch}
+        """What a run that goes on has to share with the one that wrote its checkpoint."""
+        scales = self.detector.scales
+        return {
+            "epochs": self.epochs,
+            "steps_per_epoch": self.steps_per_epoch,
+            "scales": "both" if len(scales) == 2 else scales[0],
+            "freeze_backbone": "shared" in self.detector.backbones,
+            "generators": " and ".join(self.generators()),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs to go on as if nothing had happened."""
         return {
             "settings": self.settings(),
             "detector": self.detector.state_dict(),
-            "optimisers": {s: [o.state_dict() for o in pair] for s, pair in self.optimisers.items()},
+            "optimisers": {s: [o.state_dict()["state"] for o in pair] for s, pair in self.optimisers.items()},
             "epoch": self.epoch,
             "steps": self.steps,
-            "random": [generator.get_state() for generator in self.generators()],
+            "random": {name: generator.get_state() for name, generator in self.generators().items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned.
-
-        Raises:
-            ValueError: If the checkpoint is of a run with other settings.
-        """
-        check_settings(state["settings"], self.settings())
+        """Restore what `state_dict` returned; another state raises whatever it makes fail, perhaps half-way."""
+        epoch, steps = state["epoch"], state["steps"]
+        if type(epoch) is not int or type(steps) is not int or not 0 <= epoch <= self.epochs or steps < 0:
+            raise ValueError(f"after epoch {reprlib.repr(epoch)} and step {reprlib.repr(steps)}")
         self.detector.load_state_dict(state["detector"])
         for scale, pair in self.optimisers.items():
             for optimiser, saved in zip(pair, state["optimisers"][scale], strict=True):
-                optimiser.load_state_dict(saved)
-        self.epoch, self.steps = state["epoch"], state["steps"]
-        for generator, saved in zip(self.generators(), state["random"], strict=True):
-            generator.set_state(saved.cpu())
+                load_moments(optimiser, saved)
+        for name, generator in self.generators().items():
+            generator.set_state(state["random"][name])
+        self.epoch, self.steps = epoch, steps
 
-    def generators(self) -> list[torch.Generator]:
+    def generators(self) -> dict[str, torch.Generator]:
         """The sources of randomness of a run: torch's own, the loader's where it has one, the interpolations'."""
         device = self.detector.device
-        cuda = [torch.cuda.default_generators[device.index or 0]] if device.type == "cuda" else []
-        own = [getattr(self.loader, "generator", None), self.generator]
-        return [torch.default_generator, *cuda, *(g for g in own if isinstance(g, torch.Generator))]
-
-    def load(self, file: str | Path | None) -> None:
-        """Go on from a checkpoint file, without executing anything from it.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If none is given, or it is damaged, holds other objects or is of another run.
-        """
-        if file is None:
-            raise ValueError("expected the checkpoint to resume from, got None: pass checkpoint=FILE with resume=True")
-        state = read_state(file)
-        missing = [name for name in self.state_dict() if name not in state]
-        if missing:
-            raise ValueError(
-                f"expected a checkpoint of fit in {file}, which lacks {missing}: a state_dict goes to load"
-            )
-        self.load_state_dict(state)
-
-    def save(self, file: Path) -> None:
-        """Write the state so that a stop in mid-write loses nothing."""
-        part = part_of(file)
-        torch.save(self.state_dict(), part)
-        os.replace(part, file)
+        cuda = {"cuda": torch.cuda.default_generators[device.index or 0]} if device.type == "cuda" else {}
+        own = {"loader": getattr(self.loader, "generator", None), "generator": self.generator}
+        given = {name: generator for name, generator in own.items() if isinstance(generator, torch.Generator)}
+        return {"torch": torch.default_generator, **cuda, **given}
 
 
-def check_settings(saved: Any, own: dict[str, Any]) -> None:
-    """Refuse a checkpoint of a run with other settings, naming those that differ.
+def load_moments(optimiser: torch.optim.Adam, saved: dict[int, dict[str, Tensor]]) -> None:
+    """Give Adam its moments back; its options stay those it was made with.
 
     Raises:
-        ValueError: If one differs.
+        ValueError: If the moments are not of the parameters' shapes.
     """
-    if not isinstance(saved, dict):
-        raise ValueError(f"expected a checkpoint of this run, got settings of type {type(saved).__name__}")
-    differing = [n for n, mine in own.items() if (type(saved.get(n)), saved.get(n)) != (type(mine), mine)]
-    if differing:
-        mine, theirs = (", ".join(f"{n}={reprlib.repr(run.get(n))}" for n in differing) for run in (own, saved))
-        raise ValueError(
-            f"expected a checkpoint of this run with {mine}, got one with {theirs}: resume with {theirs}, or "
-            "start anew without resume"
-        )
+    for index, moments in saved.items():
+        shape = optimiser.param_groups[0]["params"][index].shape
+        shapes = {name: value.shape for name, value in moments.items()}
+        if shapes != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
+            raise ValueError(f"moments of shapes {reprlib.repr(shapes)} for parameter {index} of {tuple(shape)}")
+    optimiser.load_state_dict(optimiser.state_dict() | {"state": saved})
 
 
 def length_of(loader: Any) -> int:
@@ -188,27 +165,3 @@ def length_of(loader: Any) -> int:
             f"expected a loader with a length that can be iterated anew, got {type(loader).__name__} without one: pass "
             "list(batches), or a DataLoader over a dataset with a length"
         ) from None
-
-
-def prepare_file(file: Path) -> None:
-    """Make the folder of a checkpoint and try to write there: better refused before the first epoch than after it.
-
-    Raises:
-        ValueError: If the file cannot be written.
-    """
-    part = part_of(file)
-    try:
-        if file.is_dir():
-            raise IsADirectoryError("it is a folder")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        part.unlink(missing_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f"expected a checkpoint file that can be written, got {file}: {error}; choose another place"
-        ) from error
-
-
-def part_of(file: Path) -> Path:
-    """Where a checkpoint is written before it takes its name."""
-    return file.with_name(file.name + ".part")
