@@ -46,12 +46,20 @@ def test_compiles_without_graph_breaks_to_the_same_output() -> None:
     assert torch.equal(x, before)
 
 
-def test_gradcheck() -> None:
-    mix = MedMix(2, softness=0.5)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {}, {"softness": 0.0}, {"blending": "hard"}, {"blending": "seamless"}, {"nonlinear": None}, {"noise": (0.0, 0.0)},
+        {"nonlinear": "genesis"}, {"deformation": "fisheye"}, {"deformation": "wave"}, {"shape": "ellipse"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_gradcheck(options: dict[str, object]) -> None:
+    mix = MedMix(2, **({"softness": 0.5} | options))
     x = 0.2 + 0.6 * torch.rand(2, 3, 16, 16, dtype=torch.float64)
     params = mix.forward_parameters(x.shape, generator=torch.Generator().manual_seed(0))
     params = {k: v.double() if v.is_floating_point() else v for k, v in params.items()}
-    assert torch.autograd.gradcheck(lambda t: mix.compose(t, params).images, x.requires_grad_())
+    assert torch.autograd.gradcheck(lambda t: mix.compose(t, params).images, x.requires_grad_(), fast_mode=bool(options))
 
 
 def test_with_and_without_gradient_agree() -> None:
