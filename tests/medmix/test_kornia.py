@@ -50,7 +50,8 @@ def test_compiles_without_graph_breaks_to_the_same_output() -> None:
     "options",
     [
         {}, {"softness": 0.0}, {"blending": "hard"}, {"blending": "seamless"}, {"nonlinear": None},
-        {"noise": (0.0, 0.0)}, {"nonlinear": "genesis"}, {"deformation": "fisheye"}, {"deformation": "wave"}, {"shape": "ellipse"},
+        {"noise": (0.0, 0.0)}, {"nonlinear": "genesis"}, {"deformation": "fisheye"},
+        {"deformation": "wave"}, {"shape": "ellipse"},
     ],
     ids=str,
 )  # fmt: skip
