@@ -35,18 +35,15 @@ def colour_matrix(
     brightness, contrast, saturation = (1 + strengths[i] * symmetric[:, i, None, None] for i in range(3))
     eye = torch.eye(channels, dtype=images.dtype, device=images.device).expand(batch, -1, -1)
     grey = grey_rows(channels, images)
-    matrix = eye * brightness * contrast
-    mean = grey[:1] @ images.flatten(2).mean(dim=2, keepdim=True)  # (B, 1, 1)
-    offset = ((1 - contrast) * brightness * mean).expand(-1, channels, -1)
+    matrix = eye
     if channels == 3:
         chroma = torch.lerp(grey.expand(batch, -1, -1), eye, saturation)
-        turn = hue_rotation(2 * math.pi * strengths[3] * symmetric[:, 3])
-        matrix = turn @ chroma @ matrix
-        offset = turn @ chroma @ offset
+        matrix = hue_rotation(2 * math.pi * strengths[3] * symmetric[:, 3]) @ chroma
     if grayscale is not None:
-        to_grey = torch.where(grayscale[:, None, None], grey, eye)
-        matrix, offset = to_grey @ matrix, to_grey @ offset
-    return matrix, offset
+        matrix = torch.where(grayscale[:, None, None], grey, eye) @ matrix
+    mean = grey[:1] @ images.flatten(2).mean(dim=2, keepdim=True)  # (B, 1, 1)
+    offset = (1 - contrast) * brightness * mean  # a grey, which all that follows the contrast leaves as it is
+    return matrix * (brightness * contrast), offset.expand(-1, channels, -1)
 
 
 def grey_rows(channels: int, images: Tensor) -> Tensor:

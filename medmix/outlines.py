@@ -12,6 +12,7 @@ from torch import Tensor
 Shape = Literal["blob", "ellipse", "rectangle"]
 
 OUTLINE_DIM = 8
+FAR = 1e4  # pixels
 HARMONICS = ((2, 0.16), (3, 0.12), (4, 0.07), (5, 0.05))  # orders and weights of the blob's waves
 COSINES = ((-1, 0, 2), (0, -3, 0, 4), (1, 0, -8, 0, 8), (0, 5, 0, -20, 0, 16))  # cos(k a) as polynomials in c = cos(a)
 SINES = ((0, 2), (-1, 0, 4), (0, -4, 0, 8), (1, 0, -12, 0, 16))  # sin(k a) / sin(a) as polynomials in c
@@ -44,7 +45,8 @@ def lesion_alpha(
 def relative_distance(shape: Shape, offset: tuple[Tensor, Tensor], radius: Tensor, outline: Tensor) -> Tensor:
     """Distance of each pixel from the centre over that of the outline in its direction: (B, S, S)."""
     rows, columns = offset
-    scale = radius.clamp(min=1e-9)[:, None, None]  # a radius of 0 puts all pixels but the centre far outside
+    rows = rows + FAR * (radius <= 0)[:, None, None]  # an absent lesion's centre is outside the window
+    scale = radius.clamp(min=1e-9)[:, None, None]
     centre_distance = length(rows, columns)
     if shape == "ellipse":
         distance = ellipse_norm(rows, columns, outline) / scale
@@ -53,8 +55,7 @@ def relative_distance(shape: Shape, offset: tuple[Tensor, Tensor], radius: Tenso
     else:
         distance = centre_distance / blob_share(rows, columns, centre_distance, outline).mul_(scale)
     core = scale.clamp(max=1.5)  # a lesion of few pixels is a disc: thinner outlines fall apart
-    distance = torch.minimum(distance, centre_distance / core)
-    return distance + (radius <= 0)[:, None, None]  # the centre of an absent lesion is outside, too
+    return torch.minimum(distance, centre_distance / core)
 
 
 def length(rows: Tensor, columns: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def row_starts(corner: Tensor, image: Tensor, shape: torch.Size, side: int) -> T
 def cut(images: Tensor, starts: Tensor, side: int) -> Tensor:
     """Windows (N, C, S, S) of contiguous images (B, C, H, W)."""
     flat = images.view(-1)
-    rows: Tensor = flat[pixels(starts, side)] if needs_grad(images) else cut_stretches(flat, starts, side)
+    rows: Tensor = flat[pixels(starts, side)] if needs_grad(images) else stretches(flat, starts, side)
     return rows.view(-1, images.shape[1], side, side)
 
 
@@ -62,7 +62,11 @@ def paste(images: Tensor, starts: Tensor, windows: Tensor) -> Tensor:
     flat, side = images.view(-1), windows.shape[-1]
     if needs_grad(images, windows):
         return flat.scatter(0, pixels(starts, side).flatten(), windows.flatten()).view(images.shape)
-    paste_stretches(flat, starts, windows.reshape(-1, side))
+    rows = windows.reshape(-1, side)
+    if torch.compiler.is_compiling():
+        paste_stretches(flat, starts, rows)
+    else:
+        flat.unfold(0, side, 1).index_copy_(0, starts, rows)
     return images
 
 
@@ -74,8 +78,14 @@ def cut_donors(images: Tensor, donor: Tensor, origin: Tensor, side: int) -> Tens
 
 def cut_noise(pool: Tensor, first: Tensor, like: Tensor) -> Tensor:
     """A stretch of the noise pool for each patch, in the patches' shape and dtype."""
-    stretches: Tensor = cut_stretches(pool, first, like[0].numel())
-    return stretches.view(like.shape).to(like.dtype)
+    return stretches(pool, first, like[0].numel()).view(like.shape).to(like.dtype)
+
+
+def stretches(flat: Tensor, starts: Tensor, length: int) -> Tensor:
+    """Stretches (R, length) of a flat tensor that begin at `starts` (R,)."""
+    if torch.compiler.is_compiling():
+        return cut_stretches(flat, starts, length)  # type: ignore[no-any-return]
+    return flat.unfold(0, length, 1).index_select(0, starts)
 
 
 def pixels(starts: Tensor, side: int) -> Tensor:
