@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from medmix.appearance import Nonlinear, apply_colour, bend_intensity, colour_matrix
+from medmix.appearance import Nonlinear, bend_intensity, jitter_colour
 from medmix.warps import Deformation, warp
 from medmix.windows import cut_noise
 
@@ -37,7 +37,7 @@ def alter(
     work = patch.float() if patch.dtype in (torch.float16, torch.bfloat16) else patch
     if deformation not in (None, "none"):
         work = warp(work, deformation, row["warp"])
-    work = apply_colour(work, *colour_matrix(work, color_jitter, row["colour"]))
+    work = jitter_colour(work, color_jitter, row["colour"])
     if nonlinear is not None:
         work = bend_intensity(work, nonlinear, row["curve"])
     if noise[1] > 0:

@@ -13,7 +13,16 @@ from torch import Tensor
 Nonlinear = Literal["bezier", "genesis"]
 CURVE_DIM = {"bezier": 4, "genesis": 5}  # random numbers per curve
 TABLE_POINTS = 1000
+BERNSTEIN = ((1.0, 0, 0, 0), (-3, 3, 0, 0), (3, -6, 3, 0), (-1, 3, -3, 1))  # control points -> coefficients
 LUMA = (0.299, 0.587, 0.114)
+
+
+def jitter_colour(
+    images: Tensor, strengths: tuple[float, float, float, float], uniform: Tensor, grayscale: Tensor | None = None
+) -> Tensor:
+    """Images (B, C, H, W) in [0, 1] with jittered colours; the arguments are those of `colour_matrix`."""
+    with torch.autocast(images.device.type, enabled=False):  # it would do the matrix products in half precision
+        return apply_colour(images, *colour_matrix(images, strengths, uniform, grayscale))
 
 
 def colour_matrix(
@@ -54,11 +63,18 @@ def grey_rows(channels: int, images: Tensor) -> Tensor:
 
 def hue_rotation(angle: Tensor) -> Tensor:
     """Rotation of the colours about the grey axis: (B,) radians -> (B, 3, 3)."""
-    cosine, sine = angle.cos()[:, None, None], angle.sin()[:, None, None]
-    eye = torch.eye(3, dtype=angle.dtype, device=angle.device)
-    third = torch.full((3, 3), 1 / 3, dtype=angle.dtype, device=angle.device)
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], dtype=angle.dtype, device=angle.device) / math.sqrt(3)
-    return cosine * eye + (1 - cosine) * third + sine * cross
+    third = 1 / 3
+    root = math.sqrt(third)
+    basis = torch.tensor(
+        [
+            [third] * 9,  # the part along the grey axis stays
+            [2 * third, -third, -third, -third, 2 * third, -third, -third, -third, 2 * third],
+            [0, -root, root, root, 0, -root, -root, root, 0],
+        ],
+        dtype=angle.dtype,
+        device=angle.device,
+    )
+    return (torch.stack([torch.ones_like(angle), angle.cos(), angle.sin()], dim=1) @ basis).view(-1, 3, 3)
 
 
 def apply_colour(images: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
@@ -96,10 +112,10 @@ def bezier_parameter(images: Tensor, x1: Tensor) -> Tensor:
 
 def cubic(first: Tensor, second: Tensor, inverted: Tensor) -> Tensor:
     """Coefficients (4, B) of the Bezier polynomial from 0 to 1 over t, the constant first; of 1 - t where inverted."""
-    zero, one = torch.zeros_like(first), torch.ones_like(first)
-    rising = torch.stack([zero, 3 * first, 3 * second - 6 * first, one + 3 * first - 3 * second])
-    falling = torch.stack([one, 3 * second - 3, 3 * first - 6 * second + 3, 3 * second - 3 * first - 1])
-    return torch.where(inverted, falling, rising)
+    points = torch.stack([torch.zeros_like(first), first, second, torch.ones_like(first)])  # (4, B)
+    points = torch.where(inverted, points.flip(0), points)
+    basis = torch.tensor(BERNSTEIN, dtype=first.dtype, device=first.device)
+    return (basis[:, :, None] * points).sum(dim=1)
 
 
 def evaluate(coefficients: Tensor, t: Tensor) -> Tensor:

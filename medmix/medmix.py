@@ -17,7 +17,7 @@ from medmix.lesions import NUM_LAYOUTS, draw_sources, sample_layout
 from medmix.options import OPTIONS, check_options, check_room
 from medmix.outlines import OUTLINE_DIM, Shape, lesion_alpha
 from medmix.warps import Deformation
-from medmix.windows import cut, cut_donors, paste, row_starts
+from medmix.windows import cut, cut_donors, paste, window_starts
 
 Params = dict[str, Tensor]
 
@@ -222,7 +222,7 @@ class MedMix(MixAugmentationBaseV2):
         alpha, inside = lesion_alpha(self.shape, self.softness, offset, row["radius"], row["outline"])
         patch = cut_donors(donors, (own + row["source"]) % batch, row["origin"], side)
         patch = alter(patch, row, noise_pool, self.color_jitter, self.noise, self.nonlinear, self.deformation)
-        starts, mask_starts = (row_starts(corner, own, x.shape, side) for x in (images, masks))
+        starts, mask_starts = (window_starts(corner, own, x.shape) for x in (images, masks))
         blended = blend(cut(images, starts, side), patch, alpha, inside, self.blending)
         joined = cut(masks, mask_starts, side) | inside.to(torch.uint8)  # windows overlap though lesions do not
         return paste(images, starts, blended), paste(masks, mask_starts, joined)

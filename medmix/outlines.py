@@ -100,8 +100,8 @@ def blob_polynomials(outline: Tensor) -> tuple[Tensor, Tensor]:
         torch.tensor([[*row, *(0,) * (length - len(row))] for row in table], dtype=outline.dtype, device=outline.device)
         for table, length in ((COSINES, 6), (SINES, 5))
     )
-    even = (weights / 2 * phase.sin()) @ cosines  # (B, 6)
-    odd = (weights / 2 * phase.cos()) @ sines  # (B, 5)
+    even = ((weights / 2 * phase.sin())[:, :, None] * cosines).sum(dim=1)  # (B, 6), no product that autocast rounds
+    odd = ((weights / 2 * phase.cos())[:, :, None] * sines).sum(dim=1)  # (B, 5)
     even = torch.cat([even[:, :1] + 0.8, even[:, 1:]], dim=1)
     return even.T[:, :, None, None], odd.T[:, :, None, None]
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from medmix.checks import check_images
-from medmix.windows import cut, row_starts
+from medmix.windows import cut, window_starts
 
 
 class NeighbourPatches(nn.Module):
@@ -57,7 +57,7 @@ class NeighbourPatches(nn.Module):
         room = torch.tensor([height - side, width - side], device=images.device)
         corner = (-offset).clamp(min=0) + (u[:, 3:] * (room - offset.abs() + 1)).long()
         own, source = torch.arange(len(images), device=images.device), images.contiguous()
-        first, second = (cut(source, row_starts(c, own, source.shape, side), side) for c in (corner, corner + offset))
+        first, second = (cut(source, window_starts(c, own, source.shape), side) for c in (corner, corner + offset))
         return first, second, position
 
     def extra_repr(self) -> str:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medmix.appearance import apply_colour, colour_matrix
+from medmix.appearance import jitter_colour
 from medmix.checks import check_images, check_probability
 
 Params = dict[str, Tensor]
@@ -76,8 +76,7 @@ class WeakAugmentation(nn.Module):
         work = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
         grid = crop_grid(params["crop"].to(work.dtype), self.size)
         work = F.grid_sample(work, grid, padding_mode="border", align_corners=False)
-        colour = colour_matrix(work, self.color_jitter, params["colour"], params["grayscale"] > 0.5)
-        return apply_colour(work, *colour).to(images.dtype)
+        return jitter_colour(work, self.color_jitter, params["colour"], params["grayscale"] > 0.5).to(images.dtype)
 
     def forward_parameters(
         self,

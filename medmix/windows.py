@@ -1,96 +1,99 @@
 """Square windows of a batch, where they lie, cutting them out, writing them back.
 
-A window is its pixel rows, and a pixel row is a stretch of memory: plain copies of stretches are several times faster
-on a CPU than gathering pixels. The compiler is handed them as two operators of our own, which it does not look into;
-autograd cannot follow overlapping stretches, so it gets the pixels.
+Every window of a batch is one element of an overlapping view, so that cutting and pasting are plain copies of rows:
+several times faster on a CPU than gathering pixels. The compiler is handed them as two operators of our own, which it
+does not look into; autograd cannot follow overlapping windows, so it gets the pixels.
 """
 
 import torch
 from torch import Tensor
 
 
-@torch.library.custom_op("medmix::cut_stretches", mutates_args=())
-def cut_stretches(flat: Tensor, starts: Tensor, length: int) -> Tensor:
-    """Stretches (R, length) of a flat tensor that begin at `starts` (R,)."""
-    return flat.unfold(0, length, 1).index_select(0, starts)
+def every_window(images: Tensor, side: int) -> Tensor:
+    """All windows (P, S, S) of contiguous images (B, C, H, W), by the place of their first pixel in memory."""
+    width = images.shape[3]
+    places = images.numel() - (side - 1) * (width + 1)
+    return images.as_strided((places, side, side), (1, width, 1))
 
 
-@cut_stretches.register_fake
-def _(flat: Tensor, starts: Tensor, length: int) -> Tensor:
-    return flat.new_empty(len(starts), length)
+@torch.library.custom_op("medmix::cut_windows", mutates_args=())
+def cut_windows(images: Tensor, starts: Tensor, side: int) -> Tensor:
+    """Windows (N, S, S) that begin at `starts` (N,)."""
+    return every_window(images, side).index_select(0, starts)
 
 
-@torch.library.custom_op("medmix::paste_stretches", mutates_args=("flat",))
-def paste_stretches(flat: Tensor, starts: Tensor, stretches: Tensor) -> None:
-    """Write stretches (R, length), which must not overlap, into a flat tensor, in place."""
-    flat.unfold(0, stretches.shape[1], 1).index_copy_(0, starts, stretches)
+@cut_windows.register_fake
+def _(images: Tensor, starts: Tensor, side: int) -> Tensor:
+    return images.new_empty(len(starts), side, side)
 
 
-@paste_stretches.register_fake
-def _(flat: Tensor, starts: Tensor, stretches: Tensor) -> None:
+@torch.library.custom_op("medmix::paste_windows", mutates_args=("images",))
+def paste_windows(images: Tensor, starts: Tensor, windows: Tensor) -> None:
+    """Write windows (N, S, S), which must not overlap, into the images, in place."""
+    every_window(images, windows.shape[-1]).index_put_((starts,), windows)
+
+
+@paste_windows.register_fake
+def _(images: Tensor, starts: Tensor, windows: Tensor) -> None:
     return None
 
 
-def row_starts(corner: Tensor, image: Tensor, shape: torch.Size, side: int) -> Tensor:
-    """Where the rows of the windows begin in the batch's memory.
+def window_starts(corner: Tensor, image: Tensor, shape: torch.Size) -> Tensor:
+    """Where windows begin in the batch's memory, channel by channel.
 
     Args:
         corner: Upper left corners (N, 2), row and column.
         image: Which image each window lies in, (N,) int64.
         shape: The batch's (B, C, H, W).
-        side: Side S of the windows.
 
     Returns:
-        Indices (N * C * S,) into the flattened contiguous batch.
+        Indices (N * C,) into the flattened contiguous batch.
     """
     _, channels, height, width = shape
-    steps, planes = torch.arange(side, device=corner.device), torch.arange(channels, device=corner.device)
-    rows = (corner[:, :1] + steps) * width + corner[:, 1:]  # (N, S)
-    plane = (image[:, None] * channels + planes) * (height * width)  # (N, C)
-    return (plane[:, :, None] + rows[:, None, :]).flatten()
+    plane = image[:, None] * channels + torch.arange(channels, device=corner.device)  # (N, C)
+    return (plane * (height * width) + corner[:, :1] * width + corner[:, 1:]).flatten()
 
 
 def cut(images: Tensor, starts: Tensor, side: int) -> Tensor:
     """Windows (N, C, S, S) of contiguous images (B, C, H, W)."""
-    flat = images.view(-1)
-    rows: Tensor = flat[pixels(starts, side)] if needs_grad(images) else stretches(flat, starts, side)
-    return rows.view(-1, images.shape[1], side, side)
+    if needs_grad(images):
+        windows = images.view(-1)[pixels(starts, side, images.shape[3])]
+    elif torch.compiler.is_compiling():
+        windows = cut_windows(images, starts, side)
+    else:
+        windows = every_window(images, side).index_select(0, starts)
+    return windows.view(-1, images.shape[1], side, side)
 
 
 def paste(images: Tensor, starts: Tensor, windows: Tensor) -> Tensor:
-    """The images (B, C, H, W) with the windows written over them, in place where that is allowed."""
-    flat, side = images.view(-1), windows.shape[-1]
+    """The images (B, C, H, W) with the windows (N, C, S, S) written over them, in place where that is allowed."""
+    side = windows.shape[-1]
     if needs_grad(images, windows):
-        return flat.scatter(0, pixels(starts, side).flatten(), windows.flatten()).view(images.shape)
-    rows = windows.reshape(-1, side)
+        where = pixels(starts, side, images.shape[3])
+        return images.view(-1).scatter(0, where.flatten(), windows.flatten()).view(images.shape)
+    planes = windows.flatten(0, 1)  # (N * C, S, S)
     if torch.compiler.is_compiling():
-        paste_stretches(flat, starts, rows)
+        paste_windows(images, starts, planes)
     else:
-        flat.unfold(0, side, 1).index_copy_(0, starts, rows)
+        every_window(images, side).index_put_((starts,), planes)
     return images
 
 
 def cut_donors(images: Tensor, donor: Tensor, origin: Tensor, side: int) -> Tensor:
     """A window (N, C, S, S) from each of the images `donor` (N,), where `origin` (N, 2) in [0, 1) says."""
     room = torch.tensor(images.shape[2:], device=images.device) - side + 1
-    return cut(images, row_starts((origin * room).long(), donor, images.shape, side), side)
+    return cut(images, window_starts((origin * room).long(), donor, images.shape), side)
 
 
 def cut_noise(pool: Tensor, first: Tensor, like: Tensor) -> Tensor:
     """A stretch of the noise pool for each patch, in the patches' shape and dtype."""
-    return stretches(pool, first, like[0].numel()).view(like.shape).to(like.dtype)
+    return pool.unfold(0, like[0].numel(), 1).index_select(0, first).view(like.shape).to(like.dtype)
 
 
-def stretches(flat: Tensor, starts: Tensor, length: int) -> Tensor:
-    """Stretches (R, length) of a flat tensor that begin at `starts` (R,)."""
-    if torch.compiler.is_compiling():
-        return cut_stretches(flat, starts, length)  # type: ignore[no-any-return]
-    return flat.unfold(0, length, 1).index_select(0, starts)
-
-
-def pixels(starts: Tensor, side: int) -> Tensor:
-    """Indices of the pixels of each row: (R,) -> (R, S)."""
-    return starts[:, None] + torch.arange(side, device=starts.device)
+def pixels(starts: Tensor, side: int, width: int) -> Tensor:
+    """Indices of the pixels of each window: (N,) -> (N, S, S)."""
+    steps = torch.arange(side, device=starts.device)
+    return starts[:, None, None] + (steps * width)[:, None] + steps
 
 
 def needs_grad(*tensors: Tensor) -> bool:

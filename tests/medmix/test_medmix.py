@@ -170,6 +170,14 @@ def test_dtype_and_memory_format_are_kept(dtype, memory_format, deformation) -> 
 
 
 @given(mixes(), batches(), SEEDS)
+def test_autocast_changes_nothing(mix: MedMix, x: Tensor, seed: int) -> None:
+    expected = mix(x, generator=generator(seed))
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = mix(x, generator=generator(seed))
+    assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+
+
+@given(mixes(), batches(), SEEDS)
 def test_one_draw_nests_its_lesions(mix: MedMix, x: Tensor, seed: int) -> None:
     """The image with n lesions holds the lesions of the image with n - 1."""
     params = mix.forward_parameters(x.shape, generator=generator(seed))

@@ -55,6 +55,13 @@ def test_flip_alone_is_a_flip() -> None:
     torch.testing.assert_close(weak(x), x.flip(3))
 
 
+def test_weak_views_are_the_same_under_autocast() -> None:
+    x = torch.rand(8, 3, 16, 16)
+    expected = WeakAugmentation(16)(x, generator=generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(WeakAugmentation(16)(x, generator=generator()), expected)
+
+
 def test_grayscale_is_grey_in_all_channels() -> None:
     y = WeakAugmentation(16, grayscale_p=1)(torch.rand(3, 3, 16, 16))
     torch.testing.assert_close(y[:, 0], y[:, 1])
