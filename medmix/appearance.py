@@ -107,7 +107,9 @@ def bezier_parameter(images: Tensor, x1: Tensor) -> Tensor:
     # h = 0 has no derivative at 0, h = 1 none at 1, where rounding may also make the radicand negative.
     h = (0.025 + 0.975 * x1).clamp(max=0.999)[:, None, None, None]
     root = (images * (1 - 2 * h)).add_(h * h).sqrt_()
-    return images / (root + h)  # not in place: autograd needs the root as it is
+    if root.requires_grad:
+        return images / (root + h)  # not in place: autograd needs the root as it is
+    return torch.div(images, root.add_(h), out=root)
 
 
 def cubic(first: Tensor, second: Tensor, inverted: Tensor) -> Tensor:
