@@ -35,7 +35,7 @@ def alter(
         (B, C, S, S) in [0, 1].
     """
     work = patch.float() if patch.dtype in (torch.float16, torch.bfloat16) else patch
-    if deformation not in (None, "none"):
+    if deformation is not None:
         work = warp(work, deformation, row["warp"])
     work = jitter_colour(work, color_jitter, row["colour"])
     if nonlinear is not None:

@@ -35,6 +35,11 @@ def blend(target: Tensor, patch: Tensor, alpha: Tensor, inside: Tensor, blending
     return torch.where(inside, blended, target)
 
 
+def join_masks(given: Tensor, lesions: Tensor) -> Tensor:
+    """A given mask of 0 and 1, or bool, with the lesions OR-ed into it."""
+    return given | lesions if given.dtype == torch.bool else torch.where(lesions, torch.ones_like(given), given)
+
+
 def seamless(patch: Tensor, target: Tensor, inside: Tensor) -> Tensor:
     """Patches (B, C, S, S) shifted by a smooth correction so that they meet the target on the lesion's border."""
     work = torch.promote_types(patch.dtype, torch.float32)

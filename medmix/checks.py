@@ -1,5 +1,8 @@
 """Errors for input that cannot be meant: what was expected, what came, how to fix it."""
 
+from collections.abc import Sequence
+from numbers import Real
+
 import torch
 from torch import Tensor
 
@@ -42,6 +45,15 @@ def check_values(images: Tensor) -> None:
         )
 
 
+def check_batch(images: Tensor, mask: Tensor | None, foreground: Tensor | None) -> None:
+    """Refuse images, or a mask or foreground, that MedMix cannot work on."""
+    check_images(images)
+    if mask is not None:
+        check_container_mask(mask, images)
+    if foreground is not None:
+        check_mask(foreground, images.shape, images.device, "foreground")
+
+
 def check_mask(mask: Tensor, images_shape: torch.Size, device: torch.device, name: str) -> None:
     """Refuse a mask that is not (B, 1, H, W) bool on the images' device."""
     expected = (images_shape[0], 1, *images_shape[2:])
@@ -65,15 +77,37 @@ def check_container_mask(mask: Tensor, images: Tensor) -> None:
 
 
 def check_params(params: dict[str, Tensor], images: Tensor) -> None:
-    """Refuse the parameters of a batch of another size."""
-    if len(params["num_lesions"]) != len(images):
+    """Refuse parameters that were not drawn for images of this shape."""
+    if "forward_input_shape" not in params:
+        raise ValueError(f"expected params of forward_parameters, got only {sorted(params)}: replay all of them")
+    drawn = tuple(params["forward_input_shape"].tolist())
+    if drawn != tuple(images.shape):
         raise ValueError(
-            f"expected params for {len(images)} images, got those of a batch of {len(params['num_lesions'])}: "
-            "replay on a batch of the same size"
+            f"expected images {drawn}, for which the params were drawn, got {tuple(images.shape)}: "
+            "replay on images of the same shape"
+        )
+
+
+def check_inputs(inputs: Sequence[object], keys: Sequence[object], params: object, *drawing: object) -> None:
+    """Refuse a number of inputs other than that of the data keys, and a replay that is asked to draw."""
+    if len(inputs) != len(keys):
+        raise TypeError(
+            f"expected {len(keys)} positional input(s), one per data key, got {len(inputs)}: give params, foreground "
+            'and generator by name, and a mask with data_keys=["input", "mask"]'
+        )
+    if params is not None and any(x is not None for x in drawing):
+        raise ValueError("expected either params or foreground/generator, got both: a replay draws nothing")
+
+
+def check_label(label: int, largest: int) -> None:
+    """Refuse a class that an augmentation does not have."""
+    if not 0 <= label <= largest:
+        raise ValueError(
+            f"expected a class in 0..{largest}, got {label}: use fewer classes, or a MedMix with that many num_lesions"
         )
 
 
 def check_probability(p: float) -> None:
     """Refuse a probability outside [0, 1]."""
-    if not 0 <= p <= 1:
-        raise ValueError(f"expected a probability p in [0, 1], got {p}")
+    if not isinstance(p, Real) or not 0 <= p <= 1:
+        raise ValueError(f"expected a probability p in [0, 1], got {p!r}")

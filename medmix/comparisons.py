@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from medmix.checks import check_images
+from medmix.checks import check_images, check_label
+from medmix.lesions import share_out
 from medmix.medmix import MedMix, MedMixOutput
+
+NUM_CLASSES = 4
 
 
 class _Classes(nn.Module):
@@ -22,8 +25,10 @@ class _Classes(nn.Module):
         """
         check_images(images)
         drawn_on = generator.device if generator is not None else images.device
-        labels = torch.rand(len(images), generator=generator, device=drawn_on).argsort().to(images.device) % 4
-        every = torch.stack([self.augment_as(images, n, generator=generator) for n in range(4)])  # (4, B, C, H, W)
+        uniform, shift = (torch.rand(n, generator=generator, device=drawn_on) for n in (len(images), 1))
+        labels = share_out(uniform, shift, NUM_CLASSES).to(images.device)
+        classes = range(NUM_CLASSES)
+        every = torch.stack([self.augment_as(images, n, generator=generator) for n in classes])  # (4, B, C, H, W)
         output = every[labels, torch.arange(len(images), device=images.device)]
         return MedMixOutput(output, labels, (labels > 0)[:, None, None, None].expand(-1, 1, *images.shape[2:]).clone())
 
@@ -37,6 +42,7 @@ class RotationClasses(_Classes):
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, S, S) turned by `label` quarter turns."""
+        check_label(label, NUM_CLASSES - 1)
         if images.shape[2] != images.shape[3]:
             raise ValueError(f"expected square images to rotate, got {tuple(images.shape)}: resize or crop them first")
         return torch.rot90(images, label, dims=(2, 3))
@@ -47,6 +53,7 @@ class PermutationClasses(_Classes):
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, H, W) with their halves swapped."""
+        check_label(label, NUM_CLASSES - 1)
         rows, columns = images.shape[2] // 2 * (label // 2), images.shape[3] // 2 * (label % 2)
         return images.roll((rows, columns), dims=(2, 3))
 
@@ -64,11 +71,16 @@ class NoiseClasses(_Classes):
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, H, W) with noise of standard deviation `label` * step."""
+        check_label(label, NUM_CLASSES - 1)
         if label == 0:
             return images.clone()
         drawn_on = generator.device if generator is not None else images.device
         noise = torch.randn(images.shape, generator=generator, device=drawn_on).to(images)
         return (images + label * self.step * noise).clamp(0, 1)
+
+    def extra_repr(self) -> str:
+        """The step, for `repr`."""
+        return f"step={self.step}"
 
 
 class CutMixClasses(MedMix):

@@ -61,6 +61,6 @@ class RandomNonlinearIntensity(IntensityAugmentationBase2D):
     ) -> Tensor:
         """Kornia's protocol: bend images (B, C, H, W) in [0, 1]."""
         check_images(input)
-        work = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        work = (input.float() if input.dtype in (torch.float16, torch.bfloat16) else input).clamp(0, 1)
         curve = params["curve"].to(work.device)
         return bend_intensity(work, flags["curve"], curve, flags["invert_p"]).to(input.dtype)

@@ -10,17 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NUM_LAYOUTS = 8
+NUM_LAYOUTS = 16
 GAP = 2.0  # pixels between two lesions' circles: more than the sqrt(2) at which pixels touch
+LEAST_SHARE = 0.5  # of the radius asked for: where a foreground leaves less, there are fewer lesions
 
 
 def sample_layout(
     uniform: Tensor, shape: tuple[int, int], size: tuple[float, float], foreground: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """Places and radii of lesions that stay apart: the best of 8 random layouts and one regular grid.
+    """Places and radii of lesions that stay apart: the first of 16 random layouts and a regular grid that fits.
+
+    Where none fits, lesions shrink; where they would shrink to less than half in a foreground, there are fewer.
 
     Args:
-        uniform: (B, L + 1, K, 3) numbers in [0, 1): row, column and size of each lesion of each layout.
+        uniform: (B, L + 1, K, 4) numbers in [0, 1): row, column, size and (in the grid) cell of each lesion.
         shape: Image height and width.
         size: Smallest and largest lesion diameter as a fraction of the shorter side.
         foreground: (B, 1, H, W) bool, where lesions may lie; None allows the whole image.
@@ -28,24 +31,43 @@ def sample_layout(
     Returns:
         Centres (B, K, 2) in whole pixels and radii (B, K); a radius of 0 stands for a lesion that found no place.
     """
-    height, width = shape
-    limits = torch.tensor([height, width], device=uniform.device)
-    side = min(height, width)
-    radii = side / 2 * (size[0] + (size[1] - size[0]) * uniform[..., 2])  # (B, L + 1, K)
-    radii = radii.clamp(max=(side - 1) / 2)
-    radii = torch.cat([radii[:, :-1], radii[:, -1:].clamp(max=grid_radius(side, radii.shape[2]))], dim=1)
+    limits = torch.tensor(shape, device=uniform.device)
+    side = min(shape)
+    wanted = side / 2 * (size[0] + (size[1] - size[0]) * uniform[..., 2])  # (B, L + 1, K)
+    wanted = wanted.clamp(max=(side - 1) / 2)
+    radii = torch.cat([wanted[:, :-1], wanted[:, -1:].clamp(max=grid_radius(side, wanted.shape[2]))], dim=1)
     if foreground is None:
         centres = free_places(uniform[:, :-1, :, :2], radii[:, :-1], limits)
     else:
         centres = foreground_places(uniform[:, :-1, :, 0], foreground, math.floor(side / 2 * size[0]))
-    centres = torch.cat([centres, grid_places(uniform[:, -1, :, 0], limits)[:, None]], dim=1)  # (B, L + 1, K, 2)
-    fit = shrinkage(centres, radii)  # (B, L + 1)
-    if foreground is not None:
-        fit = fit * is_inside(centres, foreground)
-    best = fit.clamp(max=1).argmax(dim=1)  # (B,) the first layout that fits, or the one that shrinks least
-    row = torch.arange(len(best), device=best.device)
-    centre, radius = centres[row, best], radii[row, best] * fit[row, best].clamp(max=1)[:, None]
-    return centre, radius if foreground is None else fit_radius(centre, radius, foreground)
+    grid = grid_places(uniform[:, -1], radii[:, -1], limits)
+    centres = torch.cat([centres, grid[:, None]], dim=1)  # (B, L + 1, K, 2)
+    room = torch.full_like(radii, torch.inf) if foreground is None else free_radius(centres, foreground)
+    return choose_layout(centres, radii, wanted, room, least=0 if foreground is None else LEAST_SHARE)
+
+
+def choose_layout(centres: Tensor, radii: Tensor, wanted: Tensor, room: Tensor, least: float) -> tuple[Tensor, Tensor]:
+    """The layout that leaves the lesions largest, with as many of them as keep the share `least` of what was wanted.
+
+    Args:
+        centres: (B, L, K, 2).
+        radii: (B, L, K), the layouts' radii.
+        wanted: (B, L, K), the radii asked for.
+        room: (B, L, K), the largest radii that their places allow.
+        least: Share in [0, 1]; 0 keeps all lesions.
+
+    Returns:
+        Centres (B, K, 2) and radii (B, K), 0 for the lesions left out.
+    """
+    slots = radii.shape[2]
+    apart = shrinkage(centres, radii)  # (B, L, K), entry k: for the first k + 1 lesions
+    share = torch.minimum(apart * (radii / wanted).cummin(dim=2).values, (room / wanted).cummin(dim=2).values)
+    steps = torch.arange(1, slots + 1, device=radii.device)
+    number = (steps * (share.amax(dim=1) >= least)).amax(dim=1).clamp(min=1)  # (B,)
+    row = torch.arange(len(radii), device=radii.device)
+    best = share[row, :, number - 1].argmax(dim=1)  # (B,) the first layout that fits, or the one that shrinks least
+    radius = torch.minimum(radii[row, best] * apart[row, best, number - 1, None], room[row, best])
+    return centres[row, best], radius * (steps <= number[:, None])
 
 
 def grid_radius(side: int, slots: int) -> float:
@@ -53,13 +75,14 @@ def grid_radius(side: int, slots: int) -> float:
     return max(math.floor(side / math.ceil(math.sqrt(slots))) - GAP, 0.5) / 2
 
 
-def grid_places(uniform: Tensor, limits: Tensor) -> Tensor:
-    """Distinct cells of a regular grid in random order: (B, K) -> centres (B, K, 2)."""
+def grid_places(uniform: Tensor, radii: Tensor, limits: Tensor) -> Tensor:
+    """Places in distinct cells of a regular grid: (B, K, 4), (B, K) -> centres (B, K, 2)."""
     slots = uniform.shape[1]
     cells = math.ceil(math.sqrt(slots))
-    order = (uniform.argsort(dim=1) + (uniform[:, :1] * cells**2).long()) % cells**2  # (B, K) distinct cells
+    order = (uniform[..., 3].argsort(dim=1) + (uniform[:, :1, 3] * cells**2).long()) % cells**2  # (B, K) distinct cells
     place = torch.stack([order // cells, order % cells], dim=-1)
-    return ((place + 0.5) * limits / cells).floor()
+    slack = (limits / cells - GAP - 1 - 2 * radii[..., None]).clamp(min=0)  # (B, K, 2)
+    return ((place + 0.5) * limits / cells + (uniform[..., :2] - 0.5) * slack).floor()
 
 
 def free_places(uniform: Tensor, radii: Tensor, limits: Tensor) -> Tensor:
@@ -70,51 +93,71 @@ def free_places(uniform: Tensor, radii: Tensor, limits: Tensor) -> Tensor:
 
 
 def foreground_places(uniform: Tensor, foreground: Tensor, margin: int) -> Tensor:
-    """Uniform centres among the foreground pixels that are `margin` from its border, where there are any."""
+    """Uniform centres in the foreground and off its border, by `margin` in half of the layouts, else by half of it.
+
+    Args:
+        uniform: (B, L, K) numbers in [0, 1).
+        foreground: (B, 1, H, W) bool.
+        margin: Pixels.
+
+    Returns:
+        Centres (B, L, K, 2).
+    """
+    halves = uniform.chunk(2, dim=1)
+    return torch.cat([places(u, foreground, m) for u, m in zip(halves, (margin, margin // 2), strict=True)], dim=1)
+
+
+def places(uniform: Tensor, foreground: Tensor, margin: int) -> Tensor:
+    """Uniform centres (B, L, K, 2) among the pixels `margin` from the background, or in all of the foreground."""
     inner = erode(foreground, margin).flatten(1)  # (B, H * W)
     allowed = torch.where(inner.any(dim=1, keepdim=True), inner, foreground.flatten(1))
-    ranks = allowed.cumsum(dim=1)
-    wanted = (uniform.flatten(1) * ranks[:, -1:]).floor() + 1  # (B, L * K)
-    index = torch.searchsorted(ranks.double(), wanted.double()).clamp(max=allowed.shape[1] - 1)
+    ranks = allowed.cumsum(dim=1, dtype=torch.int32)
+    wanted = (uniform.flatten(1) * ranks[:, -1:]).int() + 1  # (B, L * K)
+    index = torch.searchsorted(ranks, wanted).clamp(max=allowed.shape[1] - 1)
     width = foreground.shape[-1]
     return torch.stack([index // width, index % width], dim=-1).view(*uniform.shape, 2).float()
 
 
 def erode(foreground: Tensor, margin: int) -> Tensor:
-    """Pixels whose square neighbourhood lies in the foreground."""
-    padded = F.pad((~foreground).float(), (margin,) * 4, value=1.0)
-    return F.max_pool2d(padded, 2 * margin + 1, stride=1) == 0
+    """Pixels (B, 1, H, W) whose square neighbourhood lies in the foreground, by sums over rows and columns."""
+    outside = F.pad((~foreground).int(), (margin + 1, margin, margin + 1, margin), value=1)
+    sums = outside.cumsum(dim=2, dtype=torch.int32).cumsum(dim=3, dtype=torch.int32)
+    window = 2 * margin + 1
+    columns = sums[..., window:] - sums[..., :-window]
+    return columns[..., window:, :] == columns[..., :-window, :]
 
 
-def is_inside(centres: Tensor, foreground: Tensor) -> Tensor:
-    """Whether all centres (B, L, K, 2) of a layout are in the foreground: (B, L)."""
-    index = (centres[..., 0] * foreground.shape[-1] + centres[..., 1]).long()
-    inside = foreground.flatten(1).gather(1, index.flatten(1)).view(index.shape)
-    return inside.all(dim=2)
+def free_radius(centres: Tensor, foreground: Tensor) -> Tensor:
+    """Distance (B, L, K) from each centre (B, L, K, 2) to the nearest background pixel, inside or just outside."""
+    outside = F.pad(~foreground[:, 0], (1, 1, 1, 1), value=True)  # (B, H + 2, W + 2)
+    height, width = outside.shape[1:]
+    rows = torch.arange(height, device=centres.device, dtype=torch.float32)[:, None]
+    above = torch.where(outside, rows, -torch.inf).cummax(dim=1).values
+    below = torch.where(outside, rows, torch.inf).flip(1).cummin(dim=1).values.flip(1)
+    vertical = torch.minimum(rows - above, below - rows)  # (B, H + 2, W + 2) within the column
+    row, column = (centres.flatten(1, 2) + 1).unbind(dim=2)  # (B, L * K)
+    image = torch.arange(len(centres), device=centres.device)[:, None]
+    sideways = torch.arange(width, device=centres.device) - column[..., None]  # (B, L * K, W + 2)
+    nearest = (vertical[image, row.long()].square() + sideways.square()).amin(dim=2).sqrt()
+    return nearest.view(centres.shape[:3])
 
 
 def shrinkage(centres: Tensor, radii: Tensor) -> Tensor:
-    """Factor on the radii at which all lesions of a layout stay apart: (B, L); above 1 there is room to spare."""
-    slots = radii.shape[-1]
-    first, second = torch.triu_indices(slots, slots, offset=1, device=radii.device)
-    if len(first) == 0:
-        return torch.ones_like(radii[..., 0])
-    distance = (centres[..., first, :] - centres[..., second, :]).norm(dim=-1)
-    room: Tensor = (distance - GAP) / (radii[..., first] + radii[..., second])
-    return room.amin(dim=-1).clamp(min=0)
-
-
-def fit_radius(centre: Tensor, radius: Tensor, foreground: Tensor) -> Tensor:
-    """Shrink radii (B, K) until the circles lie in the foreground; 0 where not even the centre does."""
-    height, width = foreground.shape[-2:]
-    rows = torch.arange(-1, height + 1, device=centre.device)
-    columns = torch.arange(-1, width + 1, device=centre.device)
-    squared = (rows[:, None] - centre[..., :1, None]) ** 2 + (columns - centre[..., 1:, None]) ** 2  # (B, K, H+2, W+2)
-    outside = F.pad(~foreground, (1, 1, 1, 1), value=True)
-    nearest = squared.masked_fill(~outside, torch.inf).flatten(2).amin(dim=2).sqrt()
-    return torch.minimum(radius, nearest)
+    """Factor in [0, 1] on the radii at which the first k + 1 lesions of a layout stay apart: (B, L, K)."""
+    slots = radii.shape[2]
+    distance = (centres[:, :, :, None] - centres[:, :, None]).norm(dim=-1)  # (B, L, K, K)
+    room = (distance - GAP) / (radii[..., :, None] + radii[..., None, :])
+    earlier = torch.ones(slots, slots, dtype=torch.bool, device=radii.device).triu(diagonal=1)
+    nearest = room.masked_fill(~earlier, torch.inf).amin(dim=2)  # (B, L, K) over the lesions before each
+    factor: Tensor = nearest.cummin(dim=2).values.clamp(0, 1)
+    return factor
 
 
 def draw_sources(uniform: Tensor, batch: int) -> Tensor:
     """How many rows further on a lesion's donor lies: never the image itself, unless it is alone."""
     return 1 + (uniform * (batch - 1)).long() if batch > 1 else torch.zeros_like(uniform, dtype=torch.int64)
+
+
+def share_out(uniform: Tensor, shift: Tensor, num_classes: int) -> Tensor:
+    """Classes 0..C-1 in random order, as evenly as rows allow, from uniform numbers (B,) and (1,): (B,) int64."""
+    return (uniform.argsort() + (shift * num_classes).long()) % num_classes

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from medmix.alteration import NOISE_POOL, alter
 from medmix.appearance import CURVE_DIM, Nonlinear
-from medmix.blending import Blending, blend
-from medmix.checks import check_container_mask, check_images, check_mask, check_params
-from medmix.lesions import NUM_LAYOUTS, draw_sources, sample_layout
+from medmix.blending import Blending, blend, join_masks
+from medmix.checks import check_batch, check_inputs, check_label, check_params
+from medmix.lesions import NUM_LAYOUTS, draw_sources, sample_layout, share_out
 from medmix.options import OPTIONS, check_options, check_room
 from medmix.outlines import OUTLINE_DIM, Shape, lesion_alpha
 from medmix.warps import Deformation
@@ -48,11 +48,11 @@ class MedMix(MixAugmentationBaseV2):
         noise: Smallest and largest standard deviation of the Gaussian noise on the patches.
         nonlinear: "bezier" bends the patches' intensities by a curve in closed form, "genesis" by one with two free
                 control points (see `RandomNonlinearIntensity`); None leaves them.
-        deformation: Warp of the patches: "none" (or None), "fisheye" or "wave".
+        deformation: Warp of the patches, "fisheye" or "wave"; None leaves them.
         p: Probability that an image is augmented at all; else its label is 0.
         same_on_batch: Draw once, for all images.
         keepdim: Accept one image (C, H, W) and return it without the batch dimension.
-        data_keys: Inputs inside a kornia container: "input" and "mask" (lesions are OR-ed into given masks).
+        data_keys: Inputs inside a kornia container: "input" and "mask" (lesions are OR-ed into given masks of 0 and 1).
 
     Raises:
         ValueError: If an option is out of range.
@@ -102,7 +102,8 @@ class MedMix(MixAugmentationBaseV2):
 
         Args:
             *inputs: Images (B, C, H, W), floats in [0, 1]; with `data_keys`, one tensor per key.
-            params: Parameters of an earlier call (`mm._params`) or of `forward_parameters`, to replay them.
+            params: Parameters of an earlier call (`mm._params`) or of `forward_parameters`, to replay them on images of
+                the same shape; not together with `generator` or `foreground`, which belong to the drawing.
             data_keys: Kornia's container protocol: what each input is; the outputs are then one per input.
             generator: Source of randomness; None is torch's global one.
             foreground: (B, 1, H, W) bool, the anatomy: lesions stay inside, and where it is too small for n lesions
@@ -115,28 +116,26 @@ class MedMix(MixAugmentationBaseV2):
             TypeError, ValueError: If images or masks are not as described; the message tells how to mend them.
         """
         keys = self.data_keys if data_keys is None else [DataKey.get(key) for key in data_keys]
+        check_inputs(inputs, keys, params, generator, foreground)
         if params is not None and DataKey.INPUT not in keys:
             return self.transform_mask(inputs[0], params, {})
         images = inputs[keys.index(DataKey.INPUT)]
-        batched = images[None] if self.keepdim and isinstance(images, Tensor) and images.dim() == 3 else images
-        check_images(batched)
-        if foreground is not None:
-            check_mask(foreground, batched.shape, batched.device, "foreground")
+        mask = inputs[keys.index(DataKey.MASK)] if DataKey.MASK in keys else None
+        single = self.keepdim and isinstance(images, Tensor) and images.dim() == 3
+        if single:
+            images = images[None]
+            mask, foreground = (x[None] if isinstance(x, Tensor) else x for x in (mask, foreground))
+        check_batch(images, mask, foreground)
         if params is None:
-            params = self.forward_parameters(
-                batched.shape, generator=generator, foreground=foreground, device=batched.device
-            )
-        check_params(params, batched)
+            params = self.forward_parameters(images.shape, generator, foreground, images.device)
+        check_params(params, images)
         self._params = params
-        if DataKey.MASK in keys:
-            mask = inputs[keys.index(DataKey.MASK)]
-            check_container_mask(mask, batched)
-            outputs = [self.transform_input(batched, params, {}), self.transform_mask(mask, params, {})]
-            return outputs if keys.index(DataKey.INPUT) == 0 else outputs[::-1]
-        if data_keys is not None:
-            return self.transform_input(batched, params, {})
-        output = self.compose(batched, params)
-        return MedMixOutput(*(t[0] for t in output)) if batched is not images else output
+        output = self.compose(images, params)
+        if mask is not None:
+            output = output._replace(masks=join_masks(mask, output.masks))
+        if single:
+            output = MedMixOutput(*(t[0] for t in output))
+        return output if data_keys is None and mask is None else in_order(output, keys)
 
     def forward_parameters(
         self,
@@ -165,11 +164,11 @@ class MedMix(MixAugmentationBaseV2):
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=drawn_on)
 
-        order = uniform(rows).argsort() % len(self.num_lesions)  # as many images of each number as fit
+        order = share_out(uniform(rows), uniform(1), len(self.num_lesions))
         params = {
             "batch_prob": (uniform(rows) < self.p).float(),
             "num_lesions": torch.tensor(self.num_lesions, device=drawn_on)[order],
-            "layout": uniform(rows, NUM_LAYOUTS + 1, slots, 3),
+            "layout": uniform(rows, NUM_LAYOUTS + 1, slots, 4),
             "source": draw_sources(uniform(rows, slots), batch),
             "origin": uniform(rows, slots, 2),
             "outline": uniform(rows, slots, OUTLINE_DIM),
@@ -184,6 +183,7 @@ class MedMix(MixAugmentationBaseV2):
         params = {name: value.to(device or drawn_on) for name, value in (params | {"noise_pool": pool}).items()}
         layout = params.pop("layout")
         params["centre"], params["radius"] = sample_layout(layout, (height, width), self.size, foreground)
+        params["forward_input_shape"] = torch.tensor(batch_shape)  # as kornia's own augmentations have it
         return params
 
     def window_side(self, height: int, width: int) -> int:
@@ -192,6 +192,9 @@ class MedMix(MixAugmentationBaseV2):
 
     def compose(self, images: Tensor, params: Params, slots: int | None = None) -> MedMixOutput:
         """Paste the lesions that the parameters describe (only the first `slots` of each image where it is given)."""
+        params = {
+            name: value.to(images.device) for name, value in params.items()
+        }  # kornia's containers draw on the CPU
         count = params["num_lesions"] * (params["batch_prob"] > 0.5)
         present = (torch.arange(params["radius"].shape[1], device=images.device) < count[:, None]) & (
             params["radius"] > 0
@@ -229,10 +232,12 @@ class MedMix(MixAugmentationBaseV2):
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, H, W) of class `label`: with that many lesions each. Used by `MultiClassViews`."""
+        check_label(label, max(self.num_lesions))
         if label == 0:
             return images.clone()
         params = self.forward_parameters(images.shape, generator=generator, device=images.device)
         params["num_lesions"] = torch.full_like(params["num_lesions"], label)
+        params["batch_prob"] = torch.ones_like(params["batch_prob"])
         return self.compose(images, params, slots=label).images
 
     def transform_input(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
@@ -240,10 +245,21 @@ class MedMix(MixAugmentationBaseV2):
         return self.compose(input, params).images
 
     def transform_mask(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
-        """Kornia's protocol: the given mask (B, 1, H, W) joined with the lesions."""
-        lesions = self.compose(torch.zeros_like(input[:, :1], dtype=torch.float32), params).masks
-        return input | lesions if input.dtype == torch.bool else torch.where(lesions, torch.ones_like(input), input)
+        """Kornia's protocol: the given mask (B, 1, H, W), or of one image (1, H, W), joined with the lesions."""
+        batch, *_, height, width = params["forward_input_shape"].tolist()
+        lesions = self.compose(input.new_zeros((batch, 1, height, width), dtype=torch.float32), params).masks
+        return join_masks(input, lesions if input.dim() == 4 else lesions[0])
 
     def __repr__(self) -> str:
         options = {name: getattr(self, name) for name in OPTIONS} | {"p": self.p, "same_on_batch": self.same_on_batch}
-        return f"MedMix({', '.join(f'{k}={v!r}' for k, v in options.items())}, keepdim={self.keepdim})"
+        options |= {
+            "keepdim": self.keepdim,
+            "data_keys": ["mask" if key == DataKey.MASK else "input" for key in self.data_keys],
+        }
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items())})"
+
+
+def in_order(output: MedMixOutput, keys: list[DataKey]) -> Tensor | list[Tensor]:
+    """Kornia's protocol: one output per data key, not in a list where it is alone."""
+    outputs = [output.images if key == DataKey.INPUT else output.masks for key in keys]
+    return outputs if len(outputs) > 1 else outputs[0]

@@ -1,7 +1,8 @@
 """What MedMix's options may be, and the errors for everything else."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any, get_args
 
 from medmix.appearance import Nonlinear
@@ -24,6 +25,7 @@ def check_options(**options: Any) -> None:
     check_num_lesions(options["num_lesions"])
     check_size(options["size"])
     check_jitter(options["color_jitter"])
+    check_range("noise", options["noise"])
     for name, kind, absent in (
         ("shape", Shape, ()),
         ("blending", Blending, ()),
@@ -33,27 +35,24 @@ def check_options(**options: Any) -> None:
         allowed = (*get_args(kind), *absent)
         if options[name] not in allowed:
             raise ValueError(f"expected {name} to be one of {allowed}, got {options[name]!r}")
-    if not 0 <= options["softness"] <= 1:
-        raise ValueError(f"expected softness in [0, 1], got {options['softness']}")
-    if not 0 <= options["noise"][0] <= options["noise"][1]:
-        raise ValueError(f"expected 0 <= smallest <= largest noise, got {options['noise']}")
+    if not (is_number(options["softness"]) and 0 <= options["softness"] <= 1):
+        raise ValueError(f"expected softness in [0, 1], got {options['softness']!r}")
     if set(options["data_keys"]) not in DATA_KEYS:
         raise ValueError(f"expected data_keys ['input'] or ['input', 'mask'], got {list(options['data_keys'])}")
 
 
 def check_num_lesions(num_lesions: int | Sequence[int]) -> None:
     """Refuse anything but whole numbers of lesions."""
-    numbers = (num_lesions,) if isinstance(num_lesions, int) else tuple(num_lesions)
+    numbers = tuple(num_lesions) if isinstance(num_lesions, Iterable) else (num_lesions,)
     if not all(isinstance(n, int) for n in numbers):
-        raise TypeError(f"expected num_lesions as whole numbers, got {num_lesions}")
+        raise TypeError(f"expected num_lesions as an int or several, got {num_lesions!r}: convert with int()")
     if not numbers or min(numbers) < 0:
         raise ValueError(f"expected numbers of lesions >= 0, got num_lesions={num_lesions}")
 
 
 def check_size(size: tuple[float, float]) -> None:
     """Refuse a size that is not a range of fractions."""
-    if not isinstance(size, Sequence) or len(size) != 2:
-        raise TypeError(f"expected size as (smallest, largest) lesion diameter, got {size!r}")
+    check_range("size", size)
     if not 0 < size[0] <= size[1] <= 1:
         raise ValueError(
             f"expected 0 < smallest <= largest <= 1 in size (fractions of the shorter image side), got {size}: "
@@ -62,11 +61,31 @@ def check_size(size: tuple[float, float]) -> None:
 
 
 def check_jitter(strengths: Sequence[float]) -> None:
-    """Refuse colour jitter other than four strengths >= 0, the hue's at most .5."""
-    if len(strengths) != 4 or min(strengths) < 0:
-        raise ValueError(f"expected color_jitter as (brightness, contrast, saturation, hue), all >= 0, got {strengths}")
+    """Refuse colour jitter other than four strengths in [0, 1], the hue's at most .5."""
+    if not is_numbers(strengths, 4) or not all(0 <= s <= 1 for s in strengths):
+        raise ValueError(
+            f"expected color_jitter as (brightness, contrast, saturation, hue), all in [0, 1], got {strengths!r}"
+        )
     if strengths[3] > 0.5:
         raise ValueError(f"expected a hue strength of at most .5 (half a turn) in color_jitter, got {strengths[3]}")
+
+
+def check_range(name: str, values: Sequence[float]) -> None:
+    """Refuse anything but two numbers, 0 <= smallest <= largest."""
+    if not is_numbers(values, 2):
+        raise TypeError(f"expected {name} as two numbers (smallest, largest), got {values!r}")
+    if not 0 <= values[0] <= values[1]:
+        raise ValueError(f"expected 0 <= smallest <= largest in {name}, got {values}")
+
+
+def is_numbers(values: object, count: int) -> bool:
+    """Whether this is a sequence of so many numbers."""
+    return isinstance(values, Sequence) and len(values) == count and all(is_number(v) for v in values)
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a number."""
+    return isinstance(value, Real)
 
 
 def check_room(slots: int, height: int, width: int) -> None:

@@ -24,8 +24,8 @@ class NeighbourPatches(nn.Module):
 
     def __init__(self, patch_size: int) -> None:
         super().__init__()
-        if patch_size < 1:
-            raise ValueError(f"expected a patch size of at least 1 pixel, got {patch_size}")
+        if not isinstance(patch_size, int) or patch_size < 2:
+            raise ValueError(f"expected a patch size of at least 2 whole pixels, got {patch_size!r}")
         self.patch_size = patch_size
 
     def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,7 @@
 """Views for contrastive learning: the weak augmentation A_0, and two weak views of each strong class (eq. 4)."""
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from medmix.appearance import jitter_colour
 from medmix.checks import check_images, check_probability
+from medmix.options import check_jitter
 
 Params = dict[str, Tensor]
 
@@ -58,7 +60,11 @@ class WeakAugmentation(nn.Module):
             raise ValueError(f"expected 0 < smallest <= largest <= 1 in scale (crop area), got {scale}")
         if not 0 < ratio[0] <= ratio[1]:
             raise ValueError(f"expected 0 < smallest <= largest in ratio (crop width / height), got {ratio}")
-        self.size = (size, size) if isinstance(size, int) else size
+        check_jitter(color_jitter)
+        sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+        if len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
+            raise ValueError(f"expected size as a side or (height, width) in whole pixels >= 1, got {size!r}")
+        self.size = sides[0], sides[1]
         self.scale, self.ratio, self.flip_p = scale, ratio, flip_p
         self.color_jitter, self.jitter_p, self.grayscale_p = color_jitter, jitter_p, grayscale_p
 
@@ -73,6 +79,8 @@ class WeakAugmentation(nn.Module):
         check_images(images)
         if params is None:
             params = self.forward_parameters(images.shape, generator=generator, device=images.device)
+        if len(params["crop"]) != len(images):
+            raise ValueError(f"expected params for {len(images)} images, got those of {len(params['crop'])}")
         work = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
         grid = crop_grid(params["crop"].to(work.dtype), self.size)
         work = F.grid_sample(work, grid, padding_mode="border", align_corners=False)
@@ -141,6 +149,8 @@ class MultiClassViews(nn.Module):
         self, strong: StrongAugmentation | type[StrongAugmentation], weak: WeakAugmentation, num_classes: int = 4
     ) -> None:
         super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"expected at least one class, got num_classes={num_classes}")
         self.strong = strong() if isinstance(strong, type) else strong
         self.weak = weak
         self.num_classes = num_classes
@@ -158,3 +168,7 @@ class MultiClassViews(nn.Module):
         labels = torch.arange(self.num_classes, device=images.device).repeat(len(images))
         view_a, view_b = self.weak(torch.cat([strong, strong]), generator=generator).chunk(2)
         return view_a, view_b, labels
+
+    def extra_repr(self) -> str:
+        """The number of classes, for `repr`; the augmentations have lines of their own."""
+        return f"num_classes={self.num_classes}"

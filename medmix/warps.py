@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Deformation = Literal["none", "fisheye", "wave"]
+Deformation = Literal["fisheye", "wave"]
 
 
 def warp(patches: Tensor, deformation: str, uniform: Tensor) -> Tensor:

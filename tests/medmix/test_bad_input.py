@@ -1,10 +1,21 @@
 """What cannot be meant is refused with a message that says how to mend it."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
-from medmix import MedMix, MultiClassViews, NeighbourPatches, NoiseClasses, RotationClasses, WeakAugmentation
+from medmix import (
+    CutMixClasses,
+    MedMix,
+    MultiClassViews,
+    NeighbourPatches,
+    NoiseClasses,
+    PermutationClasses,
+    RotationClasses,
+    WeakAugmentation,
+)
 
 GOOD = torch.rand(2, 3, 32, 32)
 BAD_IMAGES = {
@@ -89,6 +100,15 @@ def test_bad_mask_in_a_container_call(mask, error, message) -> None:
         ({"deformation": "twirl"}, ValueError, "fisheye"),
         ({"data_keys": ["input", "keypoints"]}, ValueError, "data_keys"),
         ({"data_keys": ["mask"]}, ValueError, "data_keys"),
+        ({"num_lesions": 3.0}, TypeError, "num_lesions"),
+        ({"num_lesions": None}, TypeError, "num_lesions"),
+        ({"noise": 0.1}, TypeError, "noise"),
+        ({"noise": (0.1,)}, TypeError, "noise"),
+        ({"color_jitter": 0.4}, ValueError, "color_jitter"),
+        ({"color_jitter": (1.5, 0.4, 0.4, 0.1)}, ValueError, "color_jitter"),
+        ({"softness": None}, ValueError, "softness"),
+        ({"p": "a"}, ValueError, "probability"),
+        ({"size": "ab"}, TypeError, "size"),
     ],
 )
 def test_bad_options(options, error, message) -> None:
@@ -106,24 +126,65 @@ def test_too_many_lesions_for_the_image() -> None:
         MedMix(100)(torch.rand(1, 1, 20, 40))
 
 
-def test_params_of_another_batch() -> None:
+@pytest.mark.parametrize("shape", [(4, 3, 32, 32), (2, 1, 32, 32), (2, 3, 64, 32), (2, 3, 16, 16)])
+def test_params_of_other_images(shape) -> None:
     mix = MedMix()
-    params = mix.forward_parameters((4, 3, 32, 32))
-    with pytest.raises(ValueError, match="batch of 4"):
-        mix(GOOD, params=params)
+    with pytest.raises(ValueError, match=re.escape(f"expected images {shape}")):
+        mix(GOOD, params=mix.forward_parameters(shape))
+    with pytest.raises(ValueError, match="replay all"):
+        mix(GOOD, params={})
+    weak = WeakAugmentation(16)
+    with pytest.raises(ValueError, match="params for 2 images"):
+        weak(GOOD, params=weak.forward_parameters((4, 3, 32, 32)))
 
 
-@pytest.mark.parametrize("options", [{"flip_p": 2}, {"scale": (0, 1)}, {"scale": (0.5, 1.5)}, {"ratio": (2, 1)}])
+def test_a_replay_draws_nothing() -> None:
+    mix = MedMix()
+    params = mix.forward_parameters(GOOD.shape)
+    for drawing in ({"generator": torch.Generator()}, {"foreground": torch.ones(2, 1, 32, 32, dtype=torch.bool)}):
+        with pytest.raises(ValueError, match="either params or"):
+            mix(GOOD, params=params, **drawing)
+
+
+def test_inputs_that_belong_to_no_data_key() -> None:
+    with pytest.raises(TypeError, match="got 2"):
+        MedMix()(GOOD, torch.zeros(2, 1, 32, 32))
+    with pytest.raises(TypeError, match="got 0"):
+        MedMix()()
+    with pytest.raises(TypeError, match="expected 2"):
+        MedMix(data_keys=["input", "mask"])(GOOD)
+
+
+def test_classes_that_an_augmentation_does_not_have() -> None:
+    for strong in (MedMix((0, 1)), MedMix(2)):
+        with pytest.raises(ValueError, match="num_lesions"):
+            MultiClassViews(strong, WeakAugmentation(16))(GOOD)
+    for strong in (RotationClasses, PermutationClasses, NoiseClasses, CutMixClasses):
+        with pytest.raises(ValueError, match=r"0\.\.3, got 4"):
+            MultiClassViews(strong, WeakAugmentation(16), num_classes=5)(GOOD)
+    with pytest.raises(ValueError, match="at least one class"):
+        MultiClassViews(MedMix, WeakAugmentation(16), num_classes=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"flip_p": 2}, {"scale": (0, 1)}, {"scale": (0.5, 1.5)}, {"ratio": (2, 1)}, {"color_jitter": (0.4, 0.4)},
+        {"color_jitter": (-5, 0.4, 0.4, 0.4)}, {"size": 0}, {"size": 16.0}, {"size": (16, -1)},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_bad_weak_options(options) -> None:
     with pytest.raises(ValueError, match="expected"):
-        WeakAugmentation(16, **options)
+        WeakAugmentation(**({"size": 16} | options))
 
 
 def test_patches_larger_than_the_image() -> None:
     with pytest.raises(ValueError, match="smaller patch_size"):
         NeighbourPatches(20)(GOOD)
-    with pytest.raises(ValueError, match="at least 1"):
-        NeighbourPatches(0)
+    for patch_size in (0, 1, 2.5):
+        with pytest.raises(ValueError, match="at least 2"):
+            NeighbourPatches(patch_size)
 
 
 def test_rotation_of_oblong_images() -> None:

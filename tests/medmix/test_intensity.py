@@ -61,6 +61,11 @@ def test_stays_finite_and_in_range(curve: str, seed: int, value: float) -> None:
         assert bent.max() <= 1
 
 
+def test_values_that_rounding_took_out_of_range() -> None:
+    bent = RandomNonlinearIntensity()(torch.full((500, 1, 2, 2), 1.0005))
+    assert ((bent >= 0) & (bent <= 1)).all()
+
+
 def test_saturated_pixels_under_the_steepest_curve() -> None:
     """At x1 -> 1 the curve has no derivative at 1, where rounding could make the root of a negative number."""
     x = torch.linspace(0.999, 1, 2000).view(1, 1, 40, 50)

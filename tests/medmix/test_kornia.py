@@ -6,9 +6,25 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from medmix import MedMix
+from medmix import (
+    MedMix,
+    MultiClassViews,
+    NeighbourPatches,
+    NoiseClasses,
+    PermutationClasses,
+    RotationClasses,
+    WeakAugmentation,
+)
+from medmix.views import StrongAugmentation
 
 READS = ("_local_scalar_dense", "nonzero", "item", "is_nonzero")
+
+
+OPTIONS: list[dict[str, object]] = [
+    {}, {"softness": 0.0}, {"blending": "hard"}, {"blending": "seamless"}, {"nonlinear": None},
+    {"noise": (0.0, 0.0)}, {"nonlinear": "genesis"}, {"deformation": "fisheye"},
+    {"deformation": "wave"}, {"shape": "ellipse"}, {"shape": "rectangle"}, {"p": 0.5}, {"same_on_batch": True},
+]  # fmt: skip
 
 
 class CountReads(TorchDispatchMode):
@@ -24,14 +40,38 @@ class CountReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("deformation", [None, "fisheye"])
-def test_drawing_and_composing_read_nothing_back(deformation: str | None) -> None:
+@pytest.mark.parametrize("in_foreground", [False, True])
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_drawing_and_composing_read_nothing_back(options: dict[str, object], in_foreground: bool) -> None:
     """The check of the values, which looks at CPU tensors only, stands before this."""
-    mix, x = MedMix(deformation=deformation), torch.rand(4, 3, 32, 32)
+    mix, x = MedMix(**options), torch.rand(4, 3, 32, 32)
+    foreground = torch.ones(4, 1, 32, 32, dtype=torch.bool) if in_foreground else None
     with CountReads() as counter:
-        params = mix.forward_parameters(x.shape)
+        params = mix.forward_parameters(x.shape, foreground=foreground)
         mix.compose(x, params)
     assert counter.reads == []
+
+
+@pytest.mark.parametrize("strong", [MedMix(), RotationClasses(), PermutationClasses(), NoiseClasses()], ids=str)
+def test_views_and_patches_read_nothing_back(strong: StrongAugmentation, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medmix.checks.check_values", lambda images: None)  # looks at CPU tensors only
+    views, patches, x = MultiClassViews(strong, WeakAugmentation(16)), NeighbourPatches(8), torch.rand(4, 3, 32, 32)
+    with CountReads() as counter:
+        views(x)
+        patches(x)
+    assert counter.reads == []
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own deprecations
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_every_option_compiles_without_graph_breaks(options: dict[str, object]) -> None:
+    """All but the code generation, which takes long."""
+    mix, x = MedMix(2, **options), torch.rand(2, 3, 32, 32)
+    params = mix.forward_parameters(x.shape)
+    torch.compiler.reset()  # it gives up on a function that was compiled often
+    compiled = torch.compile(mix.compose, fullgraph=True, backend="aot_eager", dynamic=False)
+    for a, b in zip(compiled(x, params), mix.compose(x, params), strict=True):
+        torch.testing.assert_close(a, b)
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own deprecations
@@ -40,21 +80,14 @@ def test_compiles_without_graph_breaks_to_the_same_output() -> None:
     mix, x = MedMix(2), torch.rand(2, 3, 32, 32)
     params = mix.forward_parameters(x.shape)
     before = x.clone()
+    torch.compiler.reset()
     compiled = torch.compile(mix.compose, fullgraph=True)
     for a, b in zip(compiled(x, params), mix.compose(x, params), strict=True):
         torch.testing.assert_close(a, b)
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {}, {"softness": 0.0}, {"blending": "hard"}, {"blending": "seamless"}, {"nonlinear": None},
-        {"noise": (0.0, 0.0)}, {"nonlinear": "genesis"}, {"deformation": "fisheye"},
-        {"deformation": "wave"}, {"shape": "ellipse"},
-    ],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize("options", OPTIONS[:10], ids=str)
 def test_gradcheck(options: dict[str, object]) -> None:
     mix = MedMix(2, **({"softness": 0.5} | options))
     x = 0.2 + 0.6 * torch.rand(2, 3, 16, 16, dtype=torch.float64)
@@ -78,23 +111,51 @@ def test_in_a_container_masks_are_joined(dtype: torch.dtype) -> None:
     container = K.AugmentationSequential(K.RandomHorizontalFlip(p=1.0), mix, data_keys=["input", "mask"])
     x, mask = torch.rand(3, 3, 32, 32), torch.zeros(3, 1, 32, 32)
     mask[:, :, :4, :4] = 1
-    images, joined = container(x, mask.to(dtype) if dtype == torch.float32 else mask)
+    images, joined = container(x, mask.to(dtype))
     changed = (images != x.flip(3)).any(1, keepdim=True)
     assert changed.flatten(1).any(1).all()
     assert (joined[:, :, :4, -4:] == 1).all()
     assert (joined[changed] == 1).all()
 
 
+def test_parameters_follow_the_images_to_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kornia's containers draw without a device; "meta" stands for an accelerator."""
+    monkeypatch.setattr("medmix.alteration.jitter_colour", lambda images, *rest: images)  # autocast knows no "meta"
+    mix, x = MedMix(2, data_keys=["input", "mask"]), torch.rand(2, 3, 32, 32, device="meta")
+    images, mask = K.AugmentationSequential(mix, data_keys=["input", "mask"])(x, torch.zeros_like(x[:, :1]))
+    assert images.device == mask.device == x.device
+    assert mix(x, x[:, :1], params=mix.forward_parameters(x.shape))[0].device == x.device
+
+
 def test_one_image_with_keepdim() -> None:
-    image, label, mask = MedMix(2, keepdim=True)(torch.rand(3, 32, 32))
-    assert image.shape == (3, 32, 32)
-    assert mask.shape == (1, 32, 32)
-    assert int(label) == 2
+    x, everywhere = torch.rand(3, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)
+    mix = MedMix((2, 3), keepdim=True)
+    image, label, mask = mix(x, foreground=everywhere)
+    assert (image.shape, mask.shape) == (x.shape, everywhere.shape)
+    assert int(label) in (1, 2, 3)
+    assert mix(x, data_keys=["input"]).shape == x.shape
+    image, mask = MedMix(2, keepdim=True, data_keys=["input", "mask"])(x, everywhere)
+    assert image.shape == x.shape
+    assert torch.equal(mask, everywhere)
+    container = K.AugmentationSequential(
+        MedMix(2, data_keys=["input", "mask"]), data_keys=["input", "mask"], keepdim=True
+    )
+    image, mask = container(x, torch.zeros(1, 32, 32))
+    assert (image.shape, mask.shape) == (x.shape, everywhere.shape)
+    assert mask.any()
 
 
 def test_repr_tells_every_option() -> None:
     text = repr(MedMix(2, shape="ellipse", p=0.5))
-    for part in ("num_lesions=(2,)", "shape='ellipse'", "softness=", "nonlinear='bezier'", "p=0.5", "keepdim=False"):
+    for part in (
+        "num_lesions=(2,)",
+        "shape='ellipse'",
+        "softness=",
+        "nonlinear='bezier'",
+        "p=0.5",
+        "keepdim=False",
+        "data_keys=['input']",
+    ):
         assert part in text
 
 

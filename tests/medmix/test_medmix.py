@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from medmix import MedMix
+from medmix import MedMix, RotationClasses
 
 SIZES = st.sampled_from([(1 / 16, 1 / 4), (1 / 4, 1 / 2.3), (0.05, 0.6), (0.3, 0.3), (0.01, 0.02), (0.5, 1.0)])
 SHAPES = st.sampled_from(["blob", "ellipse", "rectangle"])
@@ -37,7 +37,7 @@ def mixes(draw: st.DrawFn) -> MedMix:
         color_jitter=draw(st.sampled_from([(0.4, 0.4, 0.4, 0.1), (0, 0, 0, 0)])),
         noise=draw(st.sampled_from([(0.0, 0.1), (0.0, 0.0), (0.5, 0.5)])),
         nonlinear=draw(st.sampled_from(["bezier", None])),
-        deformation=draw(st.sampled_from([None, "none", "fisheye", "wave"])),
+        deformation=draw(st.sampled_from([None, "fisheye", "wave"])),
         p=draw(st.sampled_from([0.0, 0.5, 1.0])),
         same_on_batch=draw(st.booleans()),
     )
@@ -199,9 +199,19 @@ def test_probability_zero_is_the_identity_and_half_gates_rows() -> None:
     assert 60 < (labels == 0).sum() < 140
 
 
+@pytest.mark.parametrize("strong", [MedMix(), MedMix(same_on_batch=True), RotationClasses()])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_every_class_comes_to_every_row(strong: MedMix, batch: int) -> None:
+    """Also where a batch is smaller than the number of classes."""
+    x = torch.rand(batch, 1, 16, 16)
+    labels = torch.stack([strong(x, generator=generator(seed)).labels for seed in range(400)])
+    for row in labels.T:
+        assert (row.bincount(minlength=4) > 60).all()
+
+
 def test_same_on_batch_puts_the_same_lesions_everywhere() -> None:
-    _, labels, masks = MedMix(same_on_batch=True)(torch.rand(5, 3, 32, 32))
-    assert len(set(labels.tolist())) == 1
+    _, labels, masks = MedMix(3, same_on_batch=True)(torch.rand(5, 3, 32, 32))
+    assert labels.tolist() == [3] * 5
     assert torch.equal(masks, masks[:1].expand_as(masks))
 
 
@@ -240,6 +250,37 @@ def test_a_foreground_with_room_gets_all_lesions() -> None:
     foreground[:, :, 20:110, 30:120] = True
     labels = MedMix(3, size=(1 / 16, 1 / 8))(torch.rand(32, 3, 128, 128), foreground=foreground).labels
     assert (labels == 3).all()
+
+
+def test_a_small_foreground_gets_fewer_lesions() -> None:
+    seen = set()
+    for side in (1, 4, 12, 20, 24):
+        foreground = torch.zeros(200, 1, 48, 48, dtype=torch.bool)
+        foreground[:, :, 4 : 4 + side, 6 : 6 + side] = True
+        _, labels, masks = MedMix(3)(torch.rand(200, 1, 48, 48), generator=generator(0), foreground=foreground)
+        assert (labels > 0).all()
+        assert [components(mask[0])[0] for mask in masks] == labels.tolist()
+        seen.update(labels.tolist())
+    assert seen == {1, 2, 3}
+
+
+def test_larger_foregrounds_get_more_lesion() -> None:
+    areas = []
+    for side in (4, 8, 12, 16, 24, 32, 40):
+        foreground = torch.zeros(300, 1, 48, 48, dtype=torch.bool)
+        foreground[:, :, 4 : 4 + side, 4 : 4 + side] = True
+        masks = MedMix(3)(torch.rand(300, 1, 48, 48), generator=generator(0), foreground=foreground).masks
+        areas.append(masks.float().sum())
+    assert areas == sorted(areas)
+
+
+def test_lesions_in_a_disc_lie_anywhere_and_are_not_small() -> None:
+    axis = torch.arange(64) - 32
+    disc = (axis[:, None] ** 2 + axis**2 < 28**2).expand(300, 1, 64, 64)
+    params = MedMix(3).forward_parameters((300, 3, 64, 64), generator=generator(0), foreground=disc)
+    _, counts = params["centre"].flatten(0, 1).unique(dim=0, return_counts=True)
+    assert counts.max() < 20  # of 900
+    assert params["radius"].mean() > 64 / 2 * 0.22
 
 
 def test_two_disjoint_lungs_both_get_lesions() -> None:
