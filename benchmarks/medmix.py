@@ -51,6 +51,7 @@ def contenders(shape: tuple[int, ...]) -> dict[str, Callable[[Tensor], object]]:
             x, mix_small.forward_parameters(x.shape, device=x.device)
         ),
         "MedMix, n = 3, default size": mix_large,
+        "MedMix, n = 3, default size, in a foreground": lambda x: mix_large(x, foreground=disc(x)),
         "MedMix, n = 3, size 1/16-1/4, seamless": MedMix(3, size=(1 / 16, 1 / 4), blending="seamless"),
         "MedMix, image by image, n = 3, size 1/16-1/4": lambda x: naive_loop(x, mix_small),
         "PIL CutPaste, one box, with ToTensor": lambda x: pil_cutpaste(pictures),
@@ -83,6 +84,12 @@ def pil_cutpaste(pictures: list[Image.Image]) -> Tensor:
         output.paste(patch, (to_column, to_row))
         outputs.append(functional.to_tensor(output))
     return torch.stack(outputs)
+
+
+def disc(images: Tensor) -> Tensor:
+    """A round foreground (B, 1, S, S)."""
+    axis = torch.linspace(-1, 1, images.shape[-1], device=images.device)
+    return (axis[:, None] ** 2 + axis**2 < 0.8).expand(len(images), 1, -1, -1)
 
 
 def quadrant_mask(images: Tensor) -> Tensor:
