@@ -72,8 +72,12 @@ def read_folder(root: Path, size: int) -> Dataset:
     normal, abnormal = image_files(root / "test/normal"), image_files(root / "test/abnormal")
     labels = torch.tensor([0] * len(normal) + [1] * len(abnormal))
     masks = read_masks(root / "test/masks", normal, abnormal, size) if (root / "test/masks").is_dir() else None
-    train = image_files(root / "train/normal")
-    return Dataset(read_images(train, size, "train"), read_images(normal + abnormal, size, "test"), labels, masks)
+    return Dataset(read_train(root, size), read_images(normal + abnormal, size, "test"), labels, masks)
+
+
+def read_train(root: Path, size: int) -> Tensor:
+    """The healthy images of a data set, (N, 3, size, size) uint8; it needs no test set."""
+    return read_images(image_files(root / "train/normal"), size, "train")
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -96,7 +100,10 @@ def read_images(files: list[Path], size: int, name: str) -> Tensor:
 def read_image(file: Path) -> Tensor:
     """Read one image, (3, H, W) uint8."""
     try:
-        return tvf.pil_to_tensor(Image.open(file).convert("RGB"))
+        image = Image.open(file)
+        if image.mode.startswith("I"):  # 16-bit grey, which convert() would cut off at 255
+            image = image.convert("I").point(lambda value: value / 257).convert("L")
+        return tvf.pil_to_tensor(image.convert("RGB"))
     except OSError as error:
         raise ValueError(f"{file} is not a readable image: replace or remove it ({error})") from error
 
@@ -108,8 +115,10 @@ def read_masks(folder: Path, normal: list[Path], abnormal: list[Path], size: int
     missing = [path.name for path in abnormal if path.stem not in by_stem]
     if missing:
         raise FileNotFoundError(f"expected a mask in {folder} for each abnormal image; none for {missing[:3]}")
-    drawn = read_images([by_stem[path.stem] for path in abnormal], size, "masks")
-    return torch.cat([empty, drawn[:, :1] > 127])
+    drawn = read_images([by_stem[path.stem] for path in abnormal], size, "masks")[:, :1]
+    if not drawn.any():
+        raise ValueError(f"expected lesions in the masks of {folder}, found all of them empty")
+    return torch.cat([empty, drawn > drawn.max() / 2])  # lesions may be 1 or 255
 
 
 def retina_crops(size: int, generator: torch.Generator, train: int = 256, test: int = 100) -> Dataset:

@@ -53,7 +53,7 @@ def draw_panels(
         for column, axis in enumerate(axes[row]):
             is_map = name == "heat map"
             low, high = (float(limits[0]), float(limits[1])) if is_map else (0.0, 1.0)
-            axis.imshow(panel[column], cmap="inferno" if is_map else "gray", vmin=low, vmax=high)
+            axis.imshow(panel[column].numpy(), cmap="inferno" if is_map else "gray", vmin=low, vmax=high)
             axis.set(xticks=[], yticks=[])
         axes[row, 0].set_ylabel(name)
     for column, score in enumerate(scores):

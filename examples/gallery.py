@@ -12,7 +12,7 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from data import read_folder, retina_crops
+from data import read_train, retina_crops
 from torch import Tensor
 
 from medmix import MedMix
@@ -50,14 +50,14 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
 
     generator = torch.Generator().manual_seed(args.seed)
-    data = read_folder(args.data, args.size) if args.data else retina_crops(args.size, generator, train=24)
-    images = data.train[torch.randperm(len(data.train), generator=generator)[: 2 * len(OUTLINES)]].float() / 255
+    healthy = read_train(args.data, args.size) if args.data else retina_crops(args.size, generator, train=24).train
+    images = healthy[torch.randperm(len(healthy), generator=generator)[: 2 * len(OUTLINES)]].float() / 255
 
     figure, axes = plt.subplots(len(OUTLINES), 5, figsize=(6.5, 1.35 * len(OUTLINES)))
     for row, (name, mix) in enumerate(OUTLINES.items()):
         classes, masks = nested_classes(mix, images, generator)
         for axis, panel in zip(axes[row], [*classes, masks.float().expand(-1, 3, -1, -1)], strict=True):
-            axis.imshow(panel[row].permute(1, 2, 0))
+            axis.imshow(panel[row % len(images)].permute(1, 2, 0).numpy())
             axis.set(xticks=[], yticks=[])
         axes[row, 0].set_ylabel(name, fontsize=7)
     for axis, title in zip(axes[0], ["0 lesions", "1", "2", "3", "mask"], strict=True):

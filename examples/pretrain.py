@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from config import Config, make_strong, parse_args
-from data import Batches, read_folder
+from data import Batches, read_train
 from encoders import Encoder, make_backbone, save_backbone
 from joined_batch_norm import join_batch_norm
 from torch import Tensor, nn
@@ -187,6 +187,8 @@ def pretrain(
     main_process = not dist.is_initialized() or dist.get_rank() == 0
     run = Pretraining(images, config)
     if resume:
+        if not (out / "checkpoint.pt").is_file():
+            raise FileNotFoundError(f"expected {out / 'checkpoint.pt'} to resume from: start without --resume first")
         run.load_state_dict(torch.load(out / "checkpoint.pt", map_location=config.device, weights_only=True))
     else:
         run.set_centres()
@@ -215,7 +217,7 @@ def main() -> None:
         dist.init_process_group("nccl" if config.device.startswith("cuda") else "gloo")
     args.out.mkdir(parents=True, exist_ok=True)
     print(asdict(config))
-    pretrain(read_folder(args.data, config.size).train, config, args.out, args.resume)
+    pretrain(read_train(args.data, config.size), config, args.out, args.resume)
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -18,9 +18,10 @@ import torch
 from baselines import trivial_scores
 from config import Config
 from data import Batches, Dataset, labelled_batches, read_folder
-from encoders import ARCHITECTURES, INITS, make_backbone
+from encoders import make_backbone
 from figures import save_heat_maps, save_tsne
 from pretrain import pretrain
+from reproduce_options import ROWS, START_ROWS, check_folders, parse_args, read_settings
 from results import KEY, STATISTICS, append_csv, print_tables, read_csv
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -29,26 +30,10 @@ from validation import held_out
 
 from detectors import IGD, PaDiM, evaluate
 
-CCD = {"method": "ccd", "strong": "permutation"}
-ROWS: dict[str, dict] = {
-    "start": {},  # the start encoder itself, as it is: random or ImageNet
-    "start-calibrated": {},  # with batch-norm statistics of the healthy images, which pre-training ends with, too
-    "ccd": CCD,  # Table 3, first row
-    "ccd+medmix": CCD | {"strong": "medmix"},
-    "msacl-no-kappa": {"alpha": 1.0},  # MedMix + MSACL loss, without eq. (7)
-    "msacl": {},
-    "msacl-rotation": {"strong": "rotation"},  # Fig. 6, left
-    "msacl-permutation": {"strong": "permutation"},
-    "msacl-cutmix": {"strong": "cutmix"},
-    "msacl-noise": {"strong": "noise"},
-}
-
-
-START_ROWS = ("start", "start-calibrated")
-
 
 def run_all(args: argparse.Namespace) -> None:
     """Run every combination that the CSV does not hold yet."""
+    check_folders(args.data)
     done = {tuple(line[k] for k in KEY) for line in read_csv(args.out / "results.csv")}
     base = Config(args.size, args.arch, args.init, epochs=args.epochs, batch_size=args.batch_size, device=args.device)
     base = replace(base, **read_settings(args.set))
@@ -64,23 +49,13 @@ def run_all(args: argparse.Namespace) -> None:
                     run_row(shown, row, replace(base, seed=seed), [key for key in keys if key not in done], args)
 
 
-def read_settings(texts: list[str]) -> dict[str, object]:
-    """Options of `Config` given as name=value, but those that have a flag here or belong to a row."""
-    free = ("lr", "temperature", "lesion_min", "lesion_max", "crop_min", "centring_weight")
-    pairs = [text.partition("=")[::2] for text in texts]
-    unknown = [name for name, value in pairs if name not in free or not value]
-    if unknown:
-        raise SystemExit(f"--set expects name=value with a name of {', '.join(free)}, got {', '.join(unknown)}")
-    return {name: float(value) for name, value in pairs}
-
-
 def run_key(folder: Path, row: str, detector: str, config: Config, args: argparse.Namespace) -> tuple[str, ...]:
     """What tells a run from every other one, as the CSV spells it."""
     trained = row not in START_ROWS
     igd = [f"igd_{name}={getattr(args, f'igd_{name}')}" for name in ("epochs", "width", "lr", "scales")]
     settings = sorted(args.set) * trained + igd * (detector == "igd")
     values = (folder.name, args.test_set, config.size, config.arch, config.init, row, detector, config.seed)
-    training = (config.epochs, config.batch_size) if trained else (0, 0)
+    training = (config.epochs * trained, config.batch_size * (row != "start"))  # calibration has batches, too
     return tuple(str(value) for value in (*values, *training, " ".join(settings)))
 
 
@@ -98,10 +73,15 @@ def run_row(data: Dataset, row: str, config: Config, keys: list[tuple[str, ...]]
         append_csv(args.out / "results.csv", line | {"commit": commit()})
         print(", ".join(f"{k} {line[k]}" for k in ("data", "row", "detector", "seed", "image_auroc")), flush=True)
         if config.seed == 0:
-            save_heat_maps(detector, data, args.out / f"{key[0]}-{row}-{name}.png")
-            save_heat_maps(detector, data, args.out / f"{key[0]}-{row}-{name}-maps.png", photographs=False)
+            save_heat_maps(detector, data, args.out / f"{figure_name(key)}.png")
+            save_heat_maps(detector, data, args.out / f"{figure_name(key)}-maps.png", photographs=False)
     if config.seed == 0:
-        save_tsne(backbone, data, args.out / f"{keys[0][0]}-{row}-tsne.png", config.device)
+        save_tsne(backbone, data, args.out / f"{figure_name(keys[0])}-tsne.png", config.device)
+
+
+def figure_name(key: tuple[str, ...]) -> str:
+    """All parts of the key, so that no run overwrites the figures of another."""
+    return "-".join(part.replace(" ", "-") for part in key if part)
 
 
 def train_encoder(data: Dataset, row: str, config: Config) -> tuple[nn.Module, dict[str, float]]:
@@ -148,40 +128,15 @@ def device_name(device: str) -> str:
 def commit() -> str:
     """The short hash of the checkout that produced a line."""
     command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", type=Path, help="only print the tables of this CSV")
-    parser.add_argument("--data", type=Path, nargs="+", default=[])
-    parser.add_argument("--out", type=Path, default=Path("runs/reproduce"))
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=["start", "ccd", "msacl"])
-    parser.add_argument("--detectors", nargs="+", choices=("padim", "igd"), default=["padim"])
-    parser.add_argument("--test-set", choices=("real", "drawn", "medmix"), default="real")
-    parser.add_argument("--arch", choices=ARCHITECTURES, default="resnet18")
-    parser.add_argument("--init", choices=INITS, default="random")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--igd-epochs", type=int, default=256)
-    parser.add_argument("--igd-width", type=float, default=1.0)
-    parser.add_argument("--igd-lr", type=float, default=1e-4)
-    parser.add_argument("--igd-scales", choices=("global", "local", "both"), default="both")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="other options of pretrain.py")
-    parser.add_argument("--device", default="auto")
-    args = parser.parse_args()
-    if args.device == "auto":
-        args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    return args
+    try:
+        return subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        return "unknown"  # no git here
 
 
 def main() -> None:
     """Command line."""
-    args = parse_args()
+    args = parse_args(__doc__)
     if args.table is None:
         args.out.mkdir(parents=True, exist_ok=True)
         run_all(args)

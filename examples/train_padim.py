@@ -41,7 +41,7 @@ def main() -> None:
     data = read_folder(args.data, args.size)
     healthy = Batches(data.train, batch_size=32)
     if args.calibrate:
-        update_bn(healthy, backbone)
+        update_bn(Batches(data.train, batch_size=32, drop_last=True), backbone.to(args.device), args.device)
         backbone.eval()
 
     generator = torch.Generator().manual_seed(args.seed)

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from data import Batches, draw_lesions, read_folder, retina_crops
+from data import Batches, draw_lesions, read_folder, read_train, retina_crops
+from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 
 
@@ -12,12 +14,20 @@ def write_images(folder: Path, count: int, channels: int = 3) -> None:
         to_pil_image(torch.full((channels, 20, 30), 10 * i, dtype=torch.uint8)).save(folder / f"{i:02}.png")
 
 
+def write_mask(file: Path, value: int) -> None:
+    """A lesion in the upper left quarter."""
+    mask = torch.zeros(1, 20, 30, dtype=torch.uint8)
+    mask[:, :10, :15] = value
+    to_pil_image(mask).save(file)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_images(tmp_path / "train/normal", 4)
     write_images(tmp_path / "test/normal", 2)
     write_images(tmp_path / "test/abnormal", 3)
     write_images(tmp_path / "test/masks", 3, channels=1)
+    write_mask(tmp_path / "test/masks/01.png", 255)
     return tmp_path
 
 
@@ -27,7 +37,32 @@ def test_folder_is_read_with_labels_and_masks(folder: Path) -> None:
     assert data.labels.tolist() == [0, 0, 1, 1, 1]
     assert data.masks is not None
     assert data.masks.shape == (5, 1, 16, 16)
-    assert not data.masks.any()  # the masks written above are darker than half
+    assert data.masks.flatten(1).sum(dim=1).tolist() == [0, 0, 0, 64, 0]  # the others are darker than half
+    assert data.masks[3, :, :8, :8].all()
+
+
+def test_masks_may_be_drawn_in_ones(folder: Path) -> None:
+    for name in ("00", "01", "02"):
+        write_mask(folder / f"test/masks/{name}.png", 1)
+    masks = read_folder(folder, 20).masks
+    assert masks is not None
+    assert masks[2:].flatten(1).sum(dim=1).tolist() == [100, 100, 100]
+    for name in ("00", "01", "02"):
+        write_mask(folder / f"test/masks/{name}.png", 0)
+    with pytest.raises(ValueError, match="all of them empty"):
+        read_folder(folder, 20)
+
+
+def test_healthy_images_need_no_test_set(tmp_path: Path) -> None:
+    write_images(tmp_path / "train/normal", 3)
+    assert read_train(tmp_path, 16).shape == (3, 3, 16, 16)
+
+
+def test_sixteen_bits_of_grey_become_eight(tmp_path: Path) -> None:
+    (tmp_path / "train/normal").mkdir(parents=True)
+    ramp = (np.arange(256, dtype=np.uint16) * 257).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "train/normal/ramp.png")
+    assert torch.equal(read_train(tmp_path, 16)[0, 0], torch.arange(256, dtype=torch.uint8).view(16, 16))
 
 
 def test_missing_folder_says_what_layout_is_expected(tmp_path: Path) -> None:

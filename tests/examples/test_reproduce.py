@@ -37,7 +37,8 @@ def test_each_run_is_a_line_and_is_done_once(
         (row, detector) for row in ("start", "start-calibrated", "msacl") for detector in ("padim", "igd")
     ]
     assert lines[-1]["settings"] == "lr=0.02 igd_epochs=1 igd_width=0.03125 igd_lr=0.0001 igd_scales=global"
-    assert (out / "tiny-msacl-tsne.png").is_file()
+    assert (out / "tiny-real-32-resnet18-random-msacl-padim-0-1-5-lr=0.02-tsne.png").is_file()
+    assert {line["batch_size"] for line in lines if line["row"] == "start-calibrated"} == {"5"}
 
     monkeypatch.setattr(reproduce, "run_row", lambda *arguments: pytest.fail("a finished run was repeated"))
     run(monkeypatch, *common, *igd, "--rows", "start", "start-calibrated", "msacl", "--seeds", 1, "--set", "lr=0.02")
@@ -47,12 +48,25 @@ def test_each_run_is_a_line_and_is_done_once(
     assert "| resnet18 random | msacl | padim | 1 | 5 | 1 |" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("setting", ["learning_rate=1", "lr", "alpha=4", "size=32"])
+@pytest.mark.parametrize("setting", ["learning_rate=1", "lr", "alpha=4", "size=32", "lr=abc"])
 def test_setting_that_cannot_be_made_is_named(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
-    with pytest.raises(SystemExit, match=setting.partition("=")[0]):
+    with pytest.raises(SystemExit, match=setting.partition("=")[2 * (setting == "lr=abc")]):
         run(monkeypatch, "--data", folder, "--out", tmp_path, "--set", setting)
+
+
+def test_folders_that_would_be_mixed_up_or_are_missing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = tmp_path / "other/tiny"
+    twin.mkdir(parents=True)
+    for folders, message in (([folder, twin], "different names"), ([folder, "nowhere"], "nowhere"), ([], "none")):
+        with pytest.raises(SystemExit, match=message):
+            run(monkeypatch, "--out", tmp_path, *(["--data", *folders] if folders else []))
+    for arguments in (("--table", tmp_path / "no.csv"), ("--data", folder, "--epochs", 0)):
+        with pytest.raises(SystemExit):
+            run(monkeypatch, *arguments)
 
 
 def test_summary() -> None:
