@@ -192,9 +192,8 @@ class MedMix(MixAugmentationBaseV2):
 
     def compose(self, images: Tensor, params: Params, slots: int | None = None) -> MedMixOutput:
         """Paste the lesions that the parameters describe (only the first `slots` of each image where it is given)."""
-        params = {
-            name: value.to(images.device) for name, value in params.items()
-        }  # kornia's containers draw on the CPU
+        # kornia's containers draw on the CPU
+        params = {k: v.to(images.device) for k, v in params.items() if k != "forward_input_shape"}
         count = params["num_lesions"] * (params["batch_prob"] > 0.5)
         present = (torch.arange(params["radius"].shape[1], device=images.device) < count[:, None]) & (
             params["radius"] > 0
@@ -251,11 +250,8 @@ class MedMix(MixAugmentationBaseV2):
         return join_masks(input, lesions if input.dim() == 4 else lesions[0])
 
     def __repr__(self) -> str:
-        options = {name: getattr(self, name) for name in OPTIONS} | {"p": self.p, "same_on_batch": self.same_on_batch}
-        options |= {
-            "keepdim": self.keepdim,
-            "data_keys": ["mask" if key == DataKey.MASK else "input" for key in self.data_keys],
-        }
+        options = {name: getattr(self, name) for name in (*OPTIONS, "p", "same_on_batch", "keepdim")}
+        options["data_keys"] = ["mask" if key == DataKey.MASK else "input" for key in self.data_keys]
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items())})"
 
 
