@@ -47,6 +47,14 @@ def test_noise_has_the_standard_deviation_asked_for() -> None:
         assert abs(images[masks.expand_as(images)].std() / std - 1) < 0.05
 
 
+def test_noise_takes_up_its_range() -> None:
+    x = torch.full((64, 3, 64, 64), 0.5)
+    images, _, masks = MedMix(1, **(OFF | {"noise": (0.02, 0.1)}))(x, generator=generator(0))
+    std = torch.stack([image[:, mask[0]].std() for image, mask in zip(images, masks, strict=True)])
+    assert 0.018 < std.min() < 0.03
+    assert 0.09 < std.max() < 0.11
+
+
 @pytest.mark.parametrize(
     ("position", "adjust"), [(0, tvf.adjust_brightness), (1, tvf.adjust_contrast), (2, tvf.adjust_saturation)]
 )
@@ -58,6 +66,17 @@ def test_one_strength_equals_torchvision(position: int, adjust) -> None:
     expected = torch.stack([adjust(image, float(f)) for image, f in zip(x, factors, strict=True)])
     # torchvision rounds the weights of its luminance to four digits
     torch.testing.assert_close(jitter_colour(x, tuple(strengths), uniform), expected, atol=2e-4, rtol=0)
+
+
+def test_strengths_together_equal_torchvision_in_order() -> None:
+    x, uniform = mid_range(4), torch.rand(6, 4, generator=generator(5), dtype=torch.float64)
+    uniform[:, 3] = HALF
+    expected = []
+    for image, (brightness, contrast, saturation) in zip(x, 1 + 0.3 * (2 * uniform[:, :3] - 1), strict=True):
+        adjusted = tvf.adjust_contrast(tvf.adjust_brightness(image, float(brightness)), float(contrast))
+        expected.append(tvf.adjust_saturation(adjusted, float(saturation)))
+    actual = jitter_colour(x, (0.3, 0.3, 0.3, 0.1), uniform)
+    torch.testing.assert_close(actual, torch.stack(expected), atol=2e-4, rtol=0)
 
 
 def test_grayscale_equals_torchvision() -> None:
@@ -79,13 +98,17 @@ def test_hue_turns_the_colours_about_grey() -> None:
 
 
 def test_weak_crops_have_the_areas_and_shapes_asked_for() -> None:
-    crop = WeakAugmentation(8, scale=(0.3, 0.5), ratio=(0.8, 1.25)).forward_parameters((2000, 3, 40, 40), generator(0))
-    width, height = crop["crop"][:, 0, 0].abs(), crop["crop"][:, 1, 1]
-    area, ratio = width * height, width / height
+    weak = WeakAugmentation(8, scale=(0.3, 0.5), ratio=(0.8, 1.25))
+    crop = weak.forward_parameters((2000, 3, 40, 60), generator(0))["crop"]
+    width, height = crop[:, 0, 0].abs(), crop[:, 1, 1]  # fractions of the image
+    area, ratio = width * height, 60 * width / (40 * height)
     assert 0.3 <= area.min() < 0.31
     assert 0.49 < area.max() <= 0.5001
     assert 0.79 < ratio.min() < 0.82
     assert 1.2 < ratio.max() < 1.26
+    for shift, side in ((crop[:, 0, 2], width), (crop[:, 1, 2], height)):  # to all borders, never over one
+        assert 0.99 < (side + shift).max() <= 1.0001
+        assert 0.99 < (side - shift).max() <= 1.0001
 
 
 def test_weak_views_are_jittered() -> None:
