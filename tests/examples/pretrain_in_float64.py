@@ -15,13 +15,12 @@ import data
 import pretrain
 
 
-def read_folder(root: Path, size: int) -> data.Dataset:
-    images = data.read_folder(root, size)
-    return images._replace(train=images.train.double() / 255)
+def read_train(root: Path, size: int) -> torch.Tensor:
+    return data.read_train(root, size).double() / 255
 
 
 if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
-    pretrain.read_folder = read_folder
+    pretrain.read_train = read_train
     pretrain.describe = lambda epoch, row: f"epoch {json.dumps(row)}"
     pretrain.main()

@@ -19,7 +19,7 @@ STEPS = 5
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
-    for name, count in {"train/normal": 8, "test/normal": 1, "test/abnormal": 1}.items():
+    for name, count in {"train/normal": 8}.items():
         (tmp_path / name).mkdir(parents=True)
         for i in range(count):
             image = torch.randint(256, (4, 4, 3), dtype=torch.uint8, generator=generator)
