@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from medmix.appearance import Nonlinear, bend_intensity, jitter_colour
+from medmix.appearance import Nonlinear, apply_colour, bend_intensity
 from medmix.warps import Deformation, warp
 from medmix.windows import cut_noise
 
@@ -14,8 +14,7 @@ def alter(
     patch: Tensor,
     row: dict[str, Tensor],
     noise_pool: Tensor,
-    color_jitter: tuple[float, float, float, float],
-    noise: tuple[float, float],
+    noisy: bool,
     nonlinear: Nonlinear | None,
     deformation: Deformation | None,
 ) -> Tensor:
@@ -23,11 +22,10 @@ def alter(
 
     Args:
         patch: (B, C, S, S) in [0, 1].
-        row: One lesion's parameters: uniform numbers "warp" (B, 3), "colour" (B, 4), "curve" (B, 4 or 5), "noise"
-            (B, 2).
+        row: One lesion's parameters: "warp" (B, 3), "colour" (B, C, C), "pivot" (B,), "curve" (B, 5 or 8), "std" (B,)
+            and "stretch" (B,), where its noise begins in the pool.
         noise_pool: Standard normal numbers, more than `NOISE_POOL` + C * S * S.
-        color_jitter: Brightness, contrast, saturation and hue strengths.
-        noise: Smallest and largest standard deviation.
+        noisy: Whether noise is added.
         nonlinear: The intensity curve.
         deformation: The warp.
 
@@ -37,11 +35,10 @@ def alter(
     work = patch.float() if patch.dtype in (torch.float16, torch.bfloat16) else patch
     if deformation is not None:
         work = warp(work, deformation, row["warp"])
-    work = jitter_colour(work, color_jitter, row["colour"])
+    work = apply_colour(work, row["colour"], row["pivot"])
     if nonlinear is not None:
         work = bend_intensity(work, nonlinear, row["curve"])
-    if noise[1] > 0:
-        std = noise[0] + (noise[1] - noise[0]) * row["noise"][:, 0]
-        stretch = cut_noise(noise_pool, (row["noise"][:, 1] * NOISE_POOL).long(), work)
-        work = work.addcmul_(std[:, None, None, None].to(work.dtype), stretch).clamp_(0, 1)
+    if noisy:
+        noise = cut_noise(noise_pool, row["stretch"], work)
+        work = work.addcmul_(row["std"][:, None, None, None].to(work.dtype), noise).clamp_(0, 1)
     return work.to(patch.dtype)

@@ -6,7 +6,7 @@ import torch
 from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
 
-from medmix.appearance import CURVE_DIM, Nonlinear, bend_intensity
+from medmix.appearance import CURVE_DIM, Nonlinear, bend_intensity, curve_coefficients
 from medmix.checks import check_images, check_probability
 
 
@@ -62,5 +62,6 @@ class RandomNonlinearIntensity(IntensityAugmentationBase2D):
         """Kornia's protocol: bend images (B, C, H, W) in [0, 1]."""
         check_images(input)
         work = (input.float() if input.dtype in (torch.float16, torch.bfloat16) else input).clamp(0, 1)
-        curve = params["curve"].to(work.device)
-        return bend_intensity(work, flags["curve"], curve, flags["invert_p"]).to(input.dtype)
+        uniform = params["curve"].to(work)
+        coefficients = curve_coefficients(flags["curve"], uniform, flags["invert_p"])
+        return bend_intensity(work, flags["curve"], coefficients).to(input.dtype)

@@ -1,6 +1,5 @@
 """MedMix, the paper's section 3.2: healthy images with 0 to 3 synthetic lesions, their number and their mask."""
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,16 +9,17 @@ from kornia.constants import DataKey
 from torch import Tensor
 
 from medmix.alteration import NOISE_POOL, alter
-from medmix.appearance import CURVE_DIM, Nonlinear
+from medmix.appearance import CURVE_DIM, Nonlinear, colour_matrix, curve_coefficients
 from medmix.blending import Blending, blend, join_masks
 from medmix.checks import check_batch, check_inputs, check_label, check_params
-from medmix.lesions import NUM_LAYOUTS, draw_sources, sample_layout, share_out
+from medmix.lesions import NUM_LAYOUTS, draw_sources, renumber, sample_layout, share_out
 from medmix.options import OPTIONS, check_options, check_room
-from medmix.outlines import OUTLINE_DIM, Shape, lesion_alpha
+from medmix.outlines import OUTLINE_DIM, Shape, lesion_alpha, outline_coefficients
 from medmix.warps import Deformation
-from medmix.windows import cut, cut_donors, paste, window_starts
+from medmix.windows import cut, paste, place_windows, window_sides, window_starts
 
 Params = dict[str, Tensor]
+FAR = 1e4  # pixels
 
 
 class MedMixOutput(NamedTuple):
@@ -143,6 +143,7 @@ class MedMix(MixAugmentationBaseV2):
         generator: torch.Generator | None = None,
         foreground: Tensor | None = None,
         device: torch.device | str | None = None,
+        num_lesions: Sequence[int] | None = None,
     ) -> Params:
         """Draw everything random for images of this shape, without touching any image.
 
@@ -151,93 +152,93 @@ class MedMix(MixAugmentationBaseV2):
             generator: Source of randomness; None is torch's global one.
             foreground: (B, 1, H, W) bool, where lesions may lie.
             device: Where the parameters are wanted; drawn on the generator's device.
+            num_lesions: Possible numbers of lesions; None is the option of that name.
 
         Returns:
             A dict of tensors with a row per image, to give back as `params=`.
         """
         drawn_on = generator.device if generator is not None else torch.device(device or "cpu")
         batch, channels, height, width = batch_shape
-        check_room(max(self.num_lesions), height, width)
-        rows, slots = 1 if self.same_on_batch else batch, max(1, *self.num_lesions)
-        side = self.window_side(height, width)
+        numbers = self.num_lesions if num_lesions is None else tuple(num_lesions)
+        check_room(max(numbers), height, width)
+        rows, slots = 1 if self.same_on_batch else batch, max(1, *numbers)
+        curve = self.nonlinear or "bezier"
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=drawn_on)
 
-        order = share_out(uniform(rows), uniform(1), len(self.num_lesions))
+        order = share_out(uniform(rows), uniform(1), len(numbers))
         params = {
             "batch_prob": (uniform(rows) < self.p).float(),
-            "num_lesions": torch.tensor(self.num_lesions, device=drawn_on)[order],
+            "num_lesions": torch.tensor(numbers, device=drawn_on)[order],
+            "rank": uniform(rows, slots).argsort(dim=1),
             "layout": uniform(rows, NUM_LAYOUTS + 1, slots, 4),
             "source": draw_sources(uniform(rows, slots), batch),
             "origin": uniform(rows, slots, 2),
-            "outline": uniform(rows, slots, OUTLINE_DIM),
-            "colour": uniform(rows, slots, 4),
-            "curve": uniform(rows, slots, CURVE_DIM[self.nonlinear or "bezier"]),
-            "noise": uniform(rows, slots, 2),
+            "outline": outline_coefficients(self.shape, uniform(rows, slots, OUTLINE_DIM)),
             "warp": uniform(rows, slots, 3),
+            "std": self.noise[0] + (self.noise[1] - self.noise[0]) * uniform(rows, slots),
+            "stretch": (NOISE_POOL * uniform(rows, slots)).long(),
         }
+        params["colour"], params["pivot"] = colour_matrix(self.color_jitter, uniform(rows, slots, 4), channels)
+        params["curve"] = curve_coefficients(curve, uniform(rows, slots, CURVE_DIM[curve]))
         if self.same_on_batch:
             params = {name: value.expand(batch, *value.shape[1:]).clone() for name, value in params.items()}
-        pool = torch.randn(NOISE_POOL + channels * side * side, generator=generator, device=drawn_on)
+        sides = window_sides(self.size, slots, height, width)
+        pool = torch.randn(NOISE_POOL + channels * sides[-1] ** 2, generator=generator, device=drawn_on)
         params = {name: value.to(device or drawn_on) for name, value in (params | {"noise_pool": pool}).items()}
         layout = params.pop("layout")
         params["centre"], params["radius"] = sample_layout(layout, (height, width), self.size, foreground)
+        params["rank"] = renumber(params["rank"], params["radius"])
+        params["corner"], params["origin"] = place_windows(params["centre"], params["origin"], sides, (height, width))
         params["forward_input_shape"] = torch.tensor(batch_shape)  # as kornia's own augmentations have it
         return params
 
-    def window_side(self, height: int, width: int) -> int:
-        """Side in pixels of the window that holds the largest lesion."""
-        return min(2 * math.ceil(min(height, width) * self.size[1] / 2) + 1, height, width)
-
-    def compose(self, images: Tensor, params: Params, slots: int | None = None) -> MedMixOutput:
-        """Paste the lesions that the parameters describe (only the first `slots` of each image where it is given)."""
+    def compose(self, images: Tensor, params: Params) -> MedMixOutput:
+        """Paste the lesions that the parameters describe."""
         # kornia's containers draw on the CPU
         params = {k: v.to(images.device) for k, v in params.items() if k != "forward_input_shape"}
         count = params["num_lesions"] * (params["batch_prob"] > 0.5)
-        present = (torch.arange(params["radius"].shape[1], device=images.device) < count[:, None]) & (
-            params["radius"] > 0
-        )  # (B, K)
-        present = present[:, : params["radius"].shape[1] if slots is None else slots]
+        present = (params["rank"] < count[:, None]) & (params["radius"] > 0)  # (B, K)
         donors = images.contiguous()
         output = donors.clone()
         masks = torch.zeros_like(output[:, :1], dtype=torch.uint8)  # the compiler writes bytes faster than bools
-        for slot in range(present.shape[1]):
-            row = {name: value[:, slot] for name, value in params.items() if value.dim() > 1}
-            row["radius"] = row["radius"] * present[:, slot]
-            output, masks = self.add_lesion(donors, output, masks, row, params["noise_pool"])
+        own = torch.arange(len(images), device=images.device)[:, None]
+        lesions = {name: value for name, value in params.items() if value.dim() > 1} | {
+            "present": present,
+            "starts": window_starts(params["corner"], own, images.shape),  # (B, K, C)
+            "mask_starts": window_starts(params["corner"], own, masks.shape),
+            "donor_starts": window_starts(params["origin"], (own + params["source"]) % len(images), images.shape),
+        }
+        for part, side in enumerate(window_sides(self.size, present.shape[1], *images.shape[2:])):
+            row = {name: value[:, part] for name, value in lesions.items()}
+            output, masks = self.add_lesion(donors, output, masks, row, params["noise_pool"], side)
         if images.is_contiguous(memory_format=torch.channels_last):
             output = output.contiguous(memory_format=torch.channels_last)
         return MedMixOutput(output, present.sum(dim=1), masks.view(torch.bool))
 
     def add_lesion(
-        self, donors: Tensor, images: Tensor, masks: Tensor, row: Params, noise_pool: Tensor
+        self, donors: Tensor, images: Tensor, masks: Tensor, row: Params, noise_pool: Tensor, side: int
     ) -> tuple[Tensor, Tensor]:
-        """Paste one lesion per image; images whose radius is 0 stay as they are."""
-        batch, _, height, width = images.shape
-        side = self.window_side(height, width)
-        own, steps = (torch.arange(n, device=images.device) for n in (batch, side))
-        room = torch.tensor([height - side, width - side], device=images.device)
-        corner = torch.minimum((row["centre"].long() - side // 2).clamp(min=0), room)  # (B, 2)
-        rows, columns = steps + (corner - row["centre"]).T[:, :, None]  # (B, S) each, from the lesion's centre
+        """Paste the lesions `row` (B,), each in a window of that side; absent ones lie far outside."""
+        steps = torch.arange(side, device=images.device)
+        rows, columns = steps + (row["corner"] - row["centre"] + FAR * ~row["present"][:, None]).T[:, :, None]  # (B, S)
         offset = rows[:, :, None], columns[:, None, :]
         alpha, inside = lesion_alpha(self.shape, self.softness, offset, row["radius"], row["outline"])
-        patch = cut_donors(donors, (own + row["source"]) % batch, row["origin"], side)
-        patch = alter(patch, row, noise_pool, self.color_jitter, self.noise, self.nonlinear, self.deformation)
-        starts, mask_starts = (window_starts(corner, own, x.shape) for x in (images, masks))
-        blended = blend(cut(images, starts, side), patch, alpha, inside, self.blending)
-        joined = cut(masks, mask_starts, side) | inside.to(torch.uint8)  # windows overlap though lesions do not
-        return paste(images, starts, blended), paste(masks, mask_starts, joined)
+        patch = cut(donors, row["donor_starts"], side)
+        patch = alter(patch, row, noise_pool, self.noise[1] > 0, self.nonlinear, self.deformation)
+        blended = blend(cut(images, row["starts"], side), patch, alpha, inside, self.blending)
+        joined = cut(masks, row["mask_starts"], side) | inside.to(torch.uint8)  # windows overlap though lesions do not
+        return paste(images, row["starts"], blended), paste(masks, row["mask_starts"], joined)
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, H, W) of class `label`: with that many lesions each. Used by `MultiClassViews`."""
         check_label(label, max(self.num_lesions))
         if label == 0:
             return images.clone()
-        params = self.forward_parameters(images.shape, generator=generator, device=images.device)
-        params["num_lesions"] = torch.full_like(params["num_lesions"], label)
+        params = self.forward_parameters(images.shape, generator, device=images.device, num_lesions=[label])
         params["batch_prob"] = torch.ones_like(params["batch_prob"])
-        return self.compose(images, params, slots=label).images
+        return self.compose(images, params).images
 
     def transform_input(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
         """Kornia's protocol: the augmented images."""
@@ -245,8 +246,8 @@ class MedMix(MixAugmentationBaseV2):
 
     def transform_mask(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
         """Kornia's protocol: the given mask (B, 1, H, W), or of one image (1, H, W), joined with the lesions."""
-        batch, *_, height, width = params["forward_input_shape"].tolist()
-        lesions = self.compose(input.new_zeros((batch, 1, height, width), dtype=torch.float32), params).masks
+        blank = torch.zeros(params["forward_input_shape"].tolist(), device=input.device)
+        lesions = self.compose(blank, params).masks
         return join_masks(input, lesions if input.dim() == 4 else lesions[0])
 
     def __repr__(self) -> str:

@@ -12,10 +12,25 @@ from torch import Tensor
 Shape = Literal["blob", "ellipse", "rectangle"]
 
 OUTLINE_DIM = 8
-FAR = 1e4  # pixels
 HARMONICS = ((2, 0.16), (3, 0.12), (4, 0.07), (5, 0.05))  # orders and weights of the blob's waves
 COSINES = ((-1, 0, 2), (0, -3, 0, 4), (1, 0, -8, 0, 8), (0, 5, 0, -20, 0, 16))  # cos(k a) as polynomials in c = cos(a)
 SINES = ((0, 2), (-1, 0, 4), (0, -4, 0, 8), (1, 0, -12, 0, 16))  # sin(k a) / sin(a) as polynomials in c
+
+
+def outline_coefficients(shape: Shape, uniform: Tensor) -> Tensor:
+    """What describes random outlines: numbers (..., 8) in [0, 1) -> (..., 3), (..., 2) or (..., 11).
+
+    An ellipse has the cosine and sine of its turn and its aspect, a rectangle half its width and height, both within a
+    circle of radius 1, a blob the coefficients of P (6) and Q (5), see `blob_share`.
+    """
+    aspect, turn = 0.5 + 0.5 * uniform[..., 0], uniform[..., 1]
+    if shape == "ellipse":
+        return torch.stack([(math.pi * turn).cos(), (math.pi * turn).sin(), aspect], dim=-1)
+    if shape == "rectangle":
+        diagonal, lies = torch.atan(aspect), (turn < 0.5)[..., None]
+        sides = torch.stack([diagonal.cos(), diagonal.sin()], dim=-1)
+        return torch.where(lies, sides, sides.flip(-1))
+    return blob_polynomials(2 * math.pi * uniform[..., 2:6])
 
 
 def lesion_alpha(
@@ -28,11 +43,11 @@ def lesion_alpha(
         softness: Share of the radius over which the lesion fades in.
         offset: Pixel positions relative to the centre: rows (B, S, 1) and columns (B, 1, S).
         radius: Radius of the circle around the lesion, (B,).
-        outline: (B, 8) numbers in [0, 1): aspect, rotation, and the blob's phases.
+        outline: Coefficients of `outline_coefficients`, (B, D).
 
     Returns:
-        Opacity (B, 1, S, S) in [0, 1], 0 outside, and the mask (B, 1, S, S) bool, true where the lesion lies. A radius
-        of 0 gives an empty mask; otherwise the centre pixel is always in it.
+        Opacity (B, 1, S, S) in [0, 1], 0 outside, and the mask (B, 1, S, S) bool, true where the lesion lies. The
+        centre pixel is always in it.
     """
     distance = relative_distance(shape, offset, radius, outline)[:, None]  # (B, 1, S, S)
     inside = distance < 1
@@ -45,7 +60,6 @@ def lesion_alpha(
 def relative_distance(shape: Shape, offset: tuple[Tensor, Tensor], radius: Tensor, outline: Tensor) -> Tensor:
     """Distance of each pixel from the centre over that of the outline in its direction: (B, S, S)."""
     rows, columns = offset
-    rows = rows + FAR * (radius <= 0)[:, None, None]  # an absent lesion's centre is outside the window
     scale = radius.clamp(min=1e-9)[:, None, None]
     centre_distance = length(rows, columns)
     if shape == "ellipse":
@@ -65,8 +79,7 @@ def length(rows: Tensor, columns: Tensor) -> Tensor:
 
 def ellipse_norm(rows: Tensor, columns: Tensor, outline: Tensor) -> Tensor:
     """Norm (B, S, S) that is 1 on a turned ellipse with half axes 1 and .5 to 1."""
-    aspect, angle = 0.5 + 0.5 * outline[:, 0, None, None], math.pi * outline[:, 1, None, None]
-    cosine, sine = angle.cos(), angle.sin()
+    cosine, sine, aspect = outline[:, :, None, None].unbind(dim=1)  # (B, 1, 1) each
     along = cosine * columns + sine * rows
     across = (cosine * rows - sine * columns) / aspect
     return length(along, across)
@@ -74,10 +87,7 @@ def ellipse_norm(rows: Tensor, columns: Tensor, outline: Tensor) -> Tensor:
 
 def rectangle_norm(rows: Tensor, columns: Tensor, outline: Tensor) -> Tensor:
     """Norm (B, S, S) that is 1 on an upright or lying rectangle of half diagonal 1 and aspect .5 to 1."""
-    diagonal = torch.atan(0.5 + 0.5 * outline[:, 0, None, None])
-    lies = outline[:, 1, None, None] < 0.5
-    longer, shorter = diagonal.cos(), diagonal.sin()
-    width, height = torch.where(lies, longer, shorter), torch.where(lies, shorter, longer)
+    width, height = outline[:, :, None, None].unbind(dim=1)
     return torch.maximum(rows.abs() / height, columns.abs() / width)
 
 
@@ -88,27 +98,27 @@ def blob_share(rows: Tensor, columns: Tensor, distance: Tensor, outline: Tensor)
     """
     inverse = 1 / distance.clamp(min=1e-6)
     cosine, sine = columns * inverse, rows * inverse
-    even, odd = blob_polynomials(outline)
+    coefficients = outline[:, :, None, None]
+    even, odd = coefficients[:, : len(COSINES[-1])], coefficients[:, len(COSINES[-1]) :]
     return horner(odd, cosine).mul_(sine).add_(horner(even, cosine))
 
 
-def blob_polynomials(outline: Tensor) -> tuple[Tensor, Tensor]:
-    """Coefficients of P (6, B, 1, 1) and Q (5, B, 1, 1), the constants first."""
-    weights = torch.tensor([weight for _, weight in HARMONICS], dtype=outline.dtype, device=outline.device)
-    phase = 2 * math.pi * outline[:, 2:6]  # (B, 4)
+def blob_polynomials(phase: Tensor) -> Tensor:
+    """Coefficients of P and of Q, the constants first, one after the other: (..., 4) radians -> (..., 11)."""
+    weights = torch.tensor([weight / 2 for _, weight in HARMONICS], dtype=phase.dtype, device=phase.device)
     cosines, sines = (
-        torch.tensor([[*row, *(0,) * (length - len(row))] for row in table], dtype=outline.dtype, device=outline.device)
-        for table, length in ((COSINES, 6), (SINES, 5))
+        torch.tensor([[*row, *(0,) * (len(table[-1]) - len(row))] for row in table], dtype=phase.dtype).to(phase.device)
+        for table in (COSINES, SINES)
     )
-    even = ((weights / 2 * phase.sin())[:, :, None] * cosines).sum(dim=1)  # (B, 6), no product that autocast rounds
-    odd = ((weights / 2 * phase.cos())[:, :, None] * sines).sum(dim=1)  # (B, 5)
-    even = torch.cat([even[:, :1] + 0.8, even[:, 1:]], dim=1)
-    return even.T[:, :, None, None], odd.T[:, :, None, None]
+    even = ((weights * phase.sin())[..., None] * cosines).sum(dim=-2)  # (..., 6), no product that autocast rounds
+    odd = ((weights * phase.cos())[..., None] * sines).sum(dim=-2)  # (..., 5)
+    return torch.cat([even[..., :1] + 0.8, even[..., 1:], odd], dim=-1)
 
 
 def horner(coefficients: Tensor, x: Tensor) -> Tensor:
-    """The polynomial with these coefficients (N, B, 1, 1), the constant first, at x (B, S, S)."""
-    value = (coefficients[-1] * x).add_(coefficients[-2])  # addcmul is slow with two broadcast operands
-    for coefficient in coefficients[:-2].flip(0):
+    """The polynomial with these coefficients (B, N, 1, 1), the constant first, at x (B, S, S)."""
+    *lower, second, first = coefficients.unbind(dim=1)
+    value = (first * x).add_(second)  # addcmul is slow with two broadcast operands
+    for coefficient in reversed(lower):
         value = torch.addcmul(coefficient, value, x)
     return value

@@ -5,8 +5,31 @@ several times faster on a CPU than gathering pixels. The compiler is handed them
 does not look into; autograd cannot follow overlapping windows, so it gets the pixels.
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+
+def window_sides(size: tuple[float, float], slots: int, height: int, width: int) -> list[int]:
+    """Sides in pixels of the windows that hold the largest lesion of each of K equal parts of the range of sizes."""
+    largest = (size[0] + (size[1] - size[0]) * (part + 1) / slots for part in range(slots))
+    return [min(2 * math.ceil(min(height, width) * diameter / 2) + 1, height, width) for diameter in largest]
+
+
+def place_windows(centre: Tensor, origin: Tensor, sides: list[int], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Upper left corners (B, K, 2) of the windows around lesions, and of the windows that patches are cut from.
+
+    Args:
+        centre: (B, K, 2), the lesions' centres; a window at the image's border is shifted inwards.
+        origin: (B, K, 2) numbers in [0, 1).
+        sides: The windows' K sides.
+        shape: Image height and width.
+    """
+    side = torch.tensor(sides, device=centre.device)[:, None]
+    room = torch.tensor(shape, device=centre.device) - side  # (K, 2)
+    corner = torch.minimum((centre.long() - side // 2).clamp(min=0), room)
+    return corner, (origin * (room + 1)).long()
 
 
 def every_window(images: Tensor, side: int) -> Tensor:
@@ -42,20 +65,21 @@ def window_starts(corner: Tensor, image: Tensor, shape: torch.Size) -> Tensor:
     """Where windows begin in the batch's memory, channel by channel.
 
     Args:
-        corner: Upper left corners (N, 2), row and column.
-        image: Which image each window lies in, (N,) int64.
+        corner: Upper left corners (..., 2), row and column.
+        image: Which image each window lies in, (...) int64.
         shape: The batch's (B, C, H, W).
 
     Returns:
-        Indices (N * C,) into the flattened contiguous batch.
+        Indices (..., C) into the flattened contiguous batch.
     """
     _, channels, height, width = shape
-    plane = image[:, None] * channels + torch.arange(channels, device=corner.device)  # (N, C)
-    return (plane * (height * width) + corner[:, :1] * width + corner[:, 1:]).flatten()
+    plane = image[..., None] * channels + torch.arange(channels, device=corner.device)  # (..., C)
+    return plane * (height * width) + corner[..., :1] * width + corner[..., 1:]
 
 
 def cut(images: Tensor, starts: Tensor, side: int) -> Tensor:
-    """Windows (N, C, S, S) of contiguous images (B, C, H, W)."""
+    """Windows (N, C, S, S) of contiguous images (B, C, H, W) that begin at `starts` (N, C)."""
+    starts = starts.flatten()
     if needs_grad(images):
         windows = images.view(-1)[pixels(starts, side, images.shape[3])]
     elif torch.compiler.is_compiling():
@@ -67,7 +91,7 @@ def cut(images: Tensor, starts: Tensor, side: int) -> Tensor:
 
 def paste(images: Tensor, starts: Tensor, windows: Tensor) -> Tensor:
     """The images (B, C, H, W) with the windows (N, C, S, S) written over them, in place where that is allowed."""
-    side = windows.shape[-1]
+    side, starts = windows.shape[-1], starts.flatten()
     if needs_grad(images, windows):
         where = pixels(starts, side, images.shape[3])
         return images.view(-1).scatter(0, where.flatten(), windows.flatten()).view(images.shape)
@@ -77,12 +101,6 @@ def paste(images: Tensor, starts: Tensor, windows: Tensor) -> Tensor:
     else:
         every_window(images, side).index_put_((starts,), planes)
     return images
-
-
-def cut_donors(images: Tensor, donor: Tensor, origin: Tensor, side: int) -> Tensor:
-    """A window (N, C, S, S) from each of the images `donor` (N,), where `origin` (N, 2) in [0, 1) says."""
-    room = torch.tensor(images.shape[2:], device=images.device) - side + 1
-    return cut(images, window_starts((origin * room).long(), donor, images.shape), side)
 
 
 def cut_noise(pool: Tensor, first: Tensor, like: Tensor) -> Tensor:

@@ -33,9 +33,10 @@ def mid_range(seed: int) -> Tensor:
 def test_each_alteration_alone_changes_the_lesions(alteration: dict[str, object]) -> None:
     x = torch.rand(16, 3, 48, 48, generator=generator(0))
     mix, plain = MedMix(2, **(OFF | alteration)), MedMix(2, **OFF)
-    params = mix.forward_parameters(x.shape, generator=generator(1))
-    changed, _, masks = mix(x, params=params)
-    difference = (changed - plain(x, params=params | {"curve": params["curve"][..., :4]}).images).abs()
+    changed, _, masks = mix(x, generator=generator(1))
+    plain_images, _, same_masks = plain(x, generator=generator(1))
+    assert torch.equal(masks, same_masks)
+    difference = (changed - plain_images).abs()
     per_lesion = (difference * masks).sum(dim=(1, 2, 3)) / masks.sum(dim=(1, 2, 3))
     assert per_lesion.median() > 0.03
 
@@ -135,3 +136,14 @@ def test_sizes_are_spread_over_the_range() -> None:
     assert 5 <= radius.min() < 5.2
     assert 19.8 < radius.max() <= 20
     assert abs(radius.mean() - 12.5) < 0.3
+
+
+def test_lesions_of_one_image_have_different_sizes() -> None:
+    """One in each third of the range, in random order; each alone is uniform, so that an only lesion has any size."""
+    params = MedMix(3, size=(0.1, 0.2)).forward_parameters((3000, 1, 200, 200), generator=generator(0))
+    parts = torch.tensor([10, 40 / 3, 50 / 3, 20])
+    assert (params["radius"] >= parts[:-1]).all()
+    assert (params["radius"] <= parts[1:]).all()
+    first = params["radius"][params["rank"] == 0]
+    assert abs(first.mean() - 15) < 0.2
+    assert (torch.histc(first, 10, 10, 20) > 230).all()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medmix import RandomNonlinearIntensity
-from medmix.appearance import bend_intensity
+from medmix.appearance import bend_intensity, curve_coefficients
 
 CURVES = st.sampled_from(["bezier", "genesis"])
 SEEDS = st.integers(0, 2**31)
@@ -35,7 +35,7 @@ def drawn_curve(curve: str, uniform: np.ndarray, points: int) -> tuple[np.ndarra
 def test_is_the_curve_of_the_control_points(curve: str, seed: int) -> None:
     x = images(seed)
     uniform = images(seed + 1, (3, 4 if curve == "bezier" else 5))
-    bent = bend_intensity(x, curve, uniform)
+    bent = bend_intensity(x, curve, curve_coefficients(curve, uniform))
     points, tolerance = (20_000, 1e-4) if curve == "bezier" else (1000, 1e-9)  # Models Genesis takes 1,000
     for image, row, result in zip(x, uniform, bent, strict=True):
         expected = np.interp(image.numpy(), *drawn_curve(curve, row.numpy(), points))
@@ -70,7 +70,8 @@ def test_saturated_pixels_under_the_steepest_curve() -> None:
     """At x1 -> 1 the curve has no derivative at 1, where rounding could make the root of a negative number."""
     x = torch.linspace(0.999, 1, 2000).view(1, 1, 40, 50)
     for x1 in torch.linspace(0.99, 1, 50):
-        assert torch.isfinite(bend_intensity(x, "bezier", torch.tensor([[x1, 0.5, 0.5, 1.0]]))).all()
+        coefficients = curve_coefficients("bezier", torch.tensor([[x1, 0.5, 0.5, 1.0]]))
+        assert torch.isfinite(bend_intensity(x, "bezier", coefficients)).all()
 
 
 @pytest.mark.parametrize("curve", ["bezier", "genesis"])
@@ -119,7 +120,8 @@ def test_all_channels_follow_one_curve() -> None:
 def test_gradcheck(curve: str) -> None:
     uniform = images(3, (2, 5))[:, : 4 if curve == "bezier" else 5]
     x = (0.1 + 0.8 * images(2, (2, 1, 4, 4))).requires_grad_()
-    assert torch.autograd.gradcheck(lambda v: bend_intensity(v, curve, uniform), x)
+    coefficients = curve_coefficients(curve, uniform)
+    assert torch.autograd.gradcheck(lambda v: bend_intensity(v, curve, coefficients), x)
 
 
 def test_bad_input() -> None:

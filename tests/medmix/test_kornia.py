@@ -120,7 +120,7 @@ def test_in_a_container_masks_are_joined(dtype: torch.dtype) -> None:
 
 def test_parameters_follow_the_images_to_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kornia's containers draw without a device; "meta" stands for an accelerator."""
-    monkeypatch.setattr("medmix.alteration.jitter_colour", lambda images, *rest: images)  # autocast knows no "meta"
+    monkeypatch.setattr("medmix.alteration.apply_colour", lambda images, *rest: images)  # autocast knows no "meta"
     mix, x = MedMix(2, data_keys=["input", "mask"]), torch.rand(2, 3, 32, 32, device="meta")
     images, mask = K.AugmentationSequential(mix, data_keys=["input", "mask"])(x, torch.zeros_like(x[:, :1]))
     assert images.device == mask.device == x.device

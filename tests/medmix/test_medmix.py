@@ -179,13 +179,14 @@ def test_autocast_changes_nothing(mix: MedMix, x: Tensor, seed: int) -> None:
 
 @given(mixes(), batches(), SEEDS)
 def test_one_draw_nests_its_lesions(mix: MedMix, x: Tensor, seed: int) -> None:
-    """The image with n lesions holds the lesions of the image with n - 1."""
+    """The image with n lesions holds the lesions of the image with n - 1, pixel by pixel."""
     params = mix.forward_parameters(x.shape, generator=generator(seed))
-    smaller = torch.zeros_like(x[:, :1], dtype=torch.bool)
+    fewer, smaller = x, torch.zeros_like(x[:, :1], dtype=torch.bool)
     for n in range(max(mix.num_lesions) + 1):
-        masks = mix(x, params=params | {"num_lesions": torch.full((len(x),), n)}).masks
+        images, _, masks = mix(x, params=params | {"num_lesions": torch.full((len(x),), n)})
         assert (masks | ~smaller).all()
-        smaller = masks
+        assert torch.equal(images.masked_select(smaller), fewer.masked_select(smaller))
+        fewer, smaller = images, masks
 
 
 def test_probability_zero_is_the_identity_and_half_gates_rows() -> None:
