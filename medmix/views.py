@@ -134,7 +134,7 @@ class MultiClassViews(nn.Module):
 
     Args:
         strong: The strong augmentation, `MedMix` or another with its `augment_as`; a class is built with its defaults.
-        weak: The weak augmentation, called on all strongly augmented images at once.
+        weak: The weak augmentation, called once per view on all strongly augmented images at once.
         num_classes: Number of strong classes C (0..C-1).
 
     Example:
@@ -166,8 +166,7 @@ class MultiClassViews(nn.Module):
         per_class = [self.strong.augment_as(images, label, generator=generator) for label in range(self.num_classes)]
         strong = torch.stack(per_class, dim=1).flatten(0, 1)  # (B * classes, C, H, W)
         labels = torch.arange(self.num_classes, device=images.device).repeat(len(images))
-        view_a, view_b = self.weak(torch.cat([strong, strong]), generator=generator).chunk(2)
-        return view_a, view_b, labels
+        return self.weak(strong, generator=generator), self.weak(strong, generator=generator), labels
 
     def extra_repr(self) -> str:
         """The number of classes, for `repr`; the augmentations have lines of their own."""
