@@ -22,9 +22,9 @@ def alter(
 
     Args:
         patch: (B, C, S, S) in [0, 1].
-        row: One lesion's parameters: "warp" (B, 3), "colour" (B, C, C), "pivot" (B,), "curve" (B, 5 or 8), "std" (B,)
+        row: One lesion's parameters: "warp" (B, 3), "colour" (B, C, C), "pivot" (B, C), "curve" (B, 5 or 8), "std" (B,)
             and "stretch" (B,), where its noise begins in the pool.
-        noise_pool: Standard normal numbers, more than `NOISE_POOL` + C * S * S.
+        noise_pool: Standard normal numbers, at least `NOISE_POOL` + C * S * S.
         noisy: Whether noise is added.
         nonlinear: The intensity curve.
         deformation: The warp.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 Nonlinear = Literal["bezier", "genesis"]
 CURVE_DIM = {"bezier": 4, "genesis": 5}  # random numbers per curve
+CURVE_WIDTH = {"bezier": 5, "genesis": 8}  # numbers that describe it
 TABLE_POINTS = 1000
 BERNSTEIN = ((1.0, 0, 0, 0), (-3, 3, 0, 0), (3, -6, 3, 0), (-1, 3, -3, 1))  # control points -> coefficients
 LUMA = (0.299, 0.587, 0.114)
@@ -36,7 +37,7 @@ def colour_matrix(
         grayscale: (...) bool, maps that end in grey.
 
     Returns:
-        Matrices (..., C, C), and the share of the image's mean luminance to add, (...): the pivot of the contrast.
+        Matrices (..., C, C), and weights (..., C) of the channels' means in the grey to add, the pivot of the contrast.
     """
     symmetric = 2 * uniform - 1  # (..., 4) in [-1, 1)
     brightness, contrast, saturation = (1 + strengths[i] * symmetric[..., i] for i in range(3))
@@ -48,7 +49,7 @@ def colour_matrix(
     if grayscale is not None:
         grey = (weights[:, None] * matrix).sum(dim=-2, keepdim=True)
         matrix = torch.where(grayscale[..., None, None], grey, matrix)
-    return matrix * (brightness * contrast)[..., None, None], (1 - contrast) * brightness
+    return matrix * (brightness * contrast)[..., None, None], ((1 - contrast) * brightness)[..., None] * weights
 
 
 def luma(channels: int, like: Tensor) -> Tensor:
@@ -70,10 +71,9 @@ def hue_rotation(angle: Tensor) -> Tensor:
 
 
 def apply_colour(images: Tensor, matrix: Tensor, pivot: Tensor) -> Tensor:
-    """Images (B, C, H, W) under the affine colour maps (B, C, C), (B,) of `colour_matrix`, clamped to [0, 1]."""
+    """Images (B, C, H, W) under the affine colour maps (B, C, C), (B, C) of `colour_matrix`, clamped to [0, 1]."""
     pixels = images.flatten(2)  # (B, C, H * W)
-    mean = (pixels.mean(dim=2) * luma(images.shape[1], images)).sum(dim=1)  # (B,)
-    offset = (pivot.to(images.dtype) * mean)[:, None, None].expand(-1, images.shape[1], -1)
+    offset = (pivot.to(images.dtype) * pixels.mean(dim=2)).sum(dim=1)[:, None, None]
     with torch.autocast(images.device.type, enabled=False):  # it would multiply in half precision
         return torch.baddbmm(offset, matrix.to(images.dtype), pixels).clamp_(0, 1).view(images.shape)
 

@@ -16,25 +16,6 @@ CYCLES, SWEEPS = 4, 3  # leaves at most 1 % of the correction, see the test
 COARSEST = 4  # side in pixels of the smallest level
 
 
-def blend(target: Tensor, patch: Tensor, alpha: Tensor, inside: Tensor, blending: Blending) -> Tensor:
-    """The windows with the patches blended in; outside the lesion exactly the target.
-
-    Args:
-        target: (B, C, S, S) in [0, 1], what the patches are blended into; may be overwritten.
-        patch: (B, C, S, S) in [0, 1].
-        alpha: (B, 1, S, S), opacity of the feathered lesion, 0 outside.
-        inside: (B, 1, S, S) bool, the lesion.
-        blending: "hard" replaces the pixels, "feathered" fades them in, "seamless" keeps the patch's gradients only.
-
-    Returns:
-        (B, C, S, S) in [0, 1].
-    """
-    if blending == "feathered":
-        return target.lerp_(patch, alpha.to(patch.dtype))
-    blended = seamless(patch, target, inside) if blending == "seamless" else patch
-    return torch.where(inside, blended, target)
-
-
 def join_masks(given: Tensor, lesions: Tensor) -> Tensor:
     """A given mask of 0 and 1, or bool, with the lesions OR-ed into it."""
     return given | lesions if given.dtype == torch.bool else torch.where(lesions, torch.ones_like(given), given)

@@ -76,8 +76,15 @@ def check_container_mask(mask: Tensor, images: Tensor) -> None:
         raise ValueError(f"expected the mask on {images.device}, got {mask.device}: use mask.to(images.device)")
 
 
-def check_params(params: dict[str, Tensor], images: Tensor) -> None:
-    """Refuse parameters that were not drawn for images of this shape."""
+def check_params(params: dict[str, Tensor], images: Tensor, sides: Sequence[int], widths: dict[str, int]) -> None:
+    """Refuse parameters that were not drawn for images of this shape, or by another MedMix.
+
+    Args:
+        params: Parameters to replay.
+        images: (B, C, H, W).
+        sides: The windows' sides that this MedMix works in.
+        widths: How many numbers describe its lesions, by parameter.
+    """
     if "forward_input_shape" not in params:
         raise ValueError(f"expected params of forward_parameters, got only {sorted(params)}: replay all of them")
     drawn = tuple(params["forward_input_shape"].tolist())
@@ -85,6 +92,11 @@ def check_params(params: dict[str, Tensor], images: Tensor) -> None:
         raise ValueError(
             f"expected images {drawn}, for which the params were drawn, got {tuple(images.shape)}: "
             "replay on images of the same shape"
+        )
+    if params["window_sides"].tolist() != list(sides) or any(params[k].shape[-1] != n for k, n in widths.items()):
+        raise ValueError(
+            "expected params drawn by a MedMix of the same size, shape and nonlinear, got those of another: "
+            "replay with the one that drew them, or with one of the same options"
         )
 
 

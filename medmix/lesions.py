@@ -1,8 +1,7 @@
 """What a lesion is: where it lies, how large it is, which image it is cut from.
 
-Lengths are in pixels, positions are (row, column). An image has K possible lesions, the k-th of a size in the k-th of K
-equal parts of the range, so that it needs no larger window than that. Their ranks are random: the image with n lesions
-has those of the ranks 0..n-1, so the lesions of one draw are nested over n.
+Lengths are in pixels, positions are (row, column). Slot k of an image is its k-th lesion: the image with n lesions has
+slots 0..n-1, so the lesions of one draw are nested over n.
 """
 
 import math
@@ -21,7 +20,7 @@ def sample_layout(
 ) -> tuple[Tensor, Tensor]:
     """Places and radii of lesions that stay apart: the first of 16 random layouts and a regular grid that fits.
 
-    Where none fits, lesions shrink; where a foreground would halve them, the largest are left out.
+    Where none fits, lesions shrink; where a foreground would halve them, there are fewer.
 
     Args:
         uniform: (B, L + 1, K, 4) numbers in [0, 1): row, column, size and (in the grid) cell of each lesion.
@@ -34,11 +33,9 @@ def sample_layout(
     """
     limits = torch.tensor(shape, device=uniform.device)
     side = min(shape)
-    slots = uniform.shape[2]
-    share = (torch.arange(slots, device=uniform.device) + uniform[..., 2]) / slots  # each in its part of [0, 1)
-    wanted = side / 2 * (size[0] + (size[1] - size[0]) * share)  # (B, L + 1, K)
+    wanted = side / 2 * (size[0] + (size[1] - size[0]) * uniform[..., 2])  # (B, L + 1, K)
     wanted = wanted.clamp(max=(side - 1) / 2)
-    radii = torch.cat([wanted[:, :-1], wanted[:, -1:].clamp(max=grid_radius(side, slots))], dim=1)
+    radii = torch.cat([wanted[:, :-1], wanted[:, -1:].clamp(max=grid_radius(side, wanted.shape[2]))], dim=1)
     if foreground is None:
         centres = free_places(uniform[:, :-1, :, :2], radii[:, :-1], limits)
     else:
@@ -49,13 +46,23 @@ def sample_layout(
     return choose_layout(centres, radii, wanted, room, least=0 if foreground is None else LEAST_SHARE)
 
 
-def renumber(rank: Tensor, radius: Tensor) -> Tensor:
-    """Ranks (B, K) in the same order, but those of lesions that found no place (radius 0) last."""
-    return (rank + rank.shape[1] * (radius <= 0)).argsort(dim=1).argsort(dim=1)
+def spread_sizes(layout: Tensor, order: Tensor) -> Tensor:
+    """Sizes spread evenly over the batch, slot by slot; each alone stays uniform, and those of one image independent.
+
+    Args:
+        layout: (B, L + 1, K, 4) numbers in [0, 1), the third of them the size.
+        order: (B, K) int64, each column a random permutation of the batch.
+
+    Returns:
+        The layout, where image `order[i, k]` has the i-th smallest lesion in slot k: in the i-th of B equal parts.
+    """
+    row, column, size, cell = layout.unbind(dim=-1)
+    size = (order.argsort(dim=0)[:, None] + size) / len(order)
+    return torch.stack([row, column, size, cell], dim=-1)
 
 
 def choose_layout(centres: Tensor, radii: Tensor, wanted: Tensor, room: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """The layout that leaves the lesions largest, with as many, from the first, as keep the share `least` of it.
+    """The layout that leaves the lesions largest, with as many of them as keep the share `least` of what was wanted.
 
     Args:
         centres: (B, L, K, 2).

@@ -1,6 +1,6 @@
 """MedMix, the paper's section 3.2: healthy images with 0 to 3 synthetic lesions, their number and their mask."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -9,17 +9,18 @@ from kornia.constants import DataKey
 from torch import Tensor
 
 from medmix.alteration import NOISE_POOL, alter
-from medmix.appearance import CURVE_DIM, Nonlinear, colour_matrix, curve_coefficients
-from medmix.blending import Blending, blend, join_masks
+from medmix.appearance import CURVE_DIM, CURVE_WIDTH, Nonlinear, colour_matrix, curve_coefficients
+from medmix.blending import Blending, join_masks, seamless
 from medmix.checks import check_batch, check_inputs, check_label, check_params
-from medmix.lesions import NUM_LAYOUTS, draw_sources, renumber, sample_layout, share_out
+from medmix.lesions import NUM_LAYOUTS, draw_sources, sample_layout, share_out, spread_sizes
 from medmix.options import OPTIONS, check_options, check_room
-from medmix.outlines import OUTLINE_DIM, Shape, lesion_alpha, outline_coefficients
+from medmix.outlines import OUTLINE_DIM, OUTLINE_WIDTH, Shape, lesion_alpha, outline_coefficients
 from medmix.warps import Deformation
-from medmix.windows import cut, paste, place_windows, window_sides, window_starts
+from medmix.windows import Part, cut, paste, place_windows, size_parts, window_starts
 
 Params = dict[str, Tensor]
-FAR = 1e4  # pixels
+ON_HOST = ("forward_input_shape", "window_sides")  # parameters that the composition does not touch
+FAR = 1e6  # pixels; added to the place of an absent lesion: beyond any window
 
 
 class MedMixOutput(NamedTuple):
@@ -86,7 +87,7 @@ class MedMix(MixAugmentationBaseV2):
             data_keys=data_keys,
         )  # fmt: skip
         super().__init__(p=p, p_batch=1.0, same_on_batch=same_on_batch, keepdim=keepdim, data_keys=list(data_keys))
-        self.num_lesions = (num_lesions,) if isinstance(num_lesions, int) else tuple(num_lesions)
+        self.num_lesions = as_tuple(num_lesions)
         self.size, self.shape, self.blending, self.softness = size, shape, blending, softness
         self.color_jitter, self.noise, self.nonlinear, self.deformation = color_jitter, noise, nonlinear, deformation
 
@@ -103,7 +104,8 @@ class MedMix(MixAugmentationBaseV2):
         Args:
             *inputs: Images (B, C, H, W), floats in [0, 1]; with `data_keys`, one tensor per key.
             params: Parameters of an earlier call (`mm._params`) or of `forward_parameters`, to replay them on images of
-                the same shape; not together with `generator` or `foreground`, which belong to the drawing.
+                the same shape; they hold the drawn colours and noise. Not together with `generator` or `foreground`,
+                which belong to the drawing.
             data_keys: Kornia's container protocol: what each input is; the outputs are then one per input.
             generator: Source of randomness; None is torch's global one.
             foreground: (B, 1, H, W) bool, the anatomy: lesions stay inside, and where it is too small for n lesions
@@ -128,7 +130,8 @@ class MedMix(MixAugmentationBaseV2):
         check_batch(images, mask, foreground)
         if params is None:
             params = self.forward_parameters(images.shape, generator, foreground, images.device)
-        check_params(params, images)
+        widths = {"outline": OUTLINE_WIDTH[self.shape], "curve": CURVE_WIDTH[self.nonlinear or "bezier"]}
+        check_params(params, images, [part.side for part in self.parts(images.shape)], widths)
         self._params = params
         output = self.compose(images, params)
         if mask is not None:
@@ -143,7 +146,7 @@ class MedMix(MixAugmentationBaseV2):
         generator: torch.Generator | None = None,
         foreground: Tensor | None = None,
         device: torch.device | str | None = None,
-        num_lesions: Sequence[int] | None = None,
+        num_lesions: int | Sequence[int] | None = None,
     ) -> Params:
         """Draw everything random for images of this shape, without touching any image.
 
@@ -159,84 +162,106 @@ class MedMix(MixAugmentationBaseV2):
         """
         drawn_on = generator.device if generator is not None else torch.device(device or "cpu")
         batch, channels, height, width = batch_shape
-        numbers = self.num_lesions if num_lesions is None else tuple(num_lesions)
+        numbers = self.num_lesions if num_lesions is None else as_tuple(num_lesions)
         check_room(max(numbers), height, width)
         rows, slots = 1 if self.same_on_batch else batch, max(1, *numbers)
-        curve = self.nonlinear or "bezier"
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=drawn_on)
 
-        order = share_out(uniform(rows), uniform(1), len(numbers))
+        classes = share_out(uniform(rows), uniform(1), len(numbers))
+        by_size = uniform(rows, slots).argsort(dim=0)
         params = {
             "batch_prob": (uniform(rows) < self.p).float(),
-            "num_lesions": torch.tensor(numbers, device=drawn_on)[order],
-            "rank": uniform(rows, slots).argsort(dim=1),
-            "layout": uniform(rows, NUM_LAYOUTS + 1, slots, 4),
+            "num_lesions": torch.tensor(numbers, device=drawn_on)[classes],
+            "layout": spread_sizes(uniform(rows, NUM_LAYOUTS + 1, slots, 4), by_size),
             "source": draw_sources(uniform(rows, slots), batch),
             "origin": uniform(rows, slots, 2),
-            "outline": outline_coefficients(self.shape, uniform(rows, slots, OUTLINE_DIM)),
-            "warp": uniform(rows, slots, 3),
-            "std": self.noise[0] + (self.noise[1] - self.noise[0]) * uniform(rows, slots),
-            "stretch": (NOISE_POOL * uniform(rows, slots)).long(),
+            **self.draw_look(uniform, rows, slots, channels),
         }
-        params["colour"], params["pivot"] = colour_matrix(self.color_jitter, uniform(rows, slots, 4), channels)
-        params["curve"] = curve_coefficients(curve, uniform(rows, slots, CURVE_DIM[curve]))
         if self.same_on_batch:
             params = {name: value.expand(batch, *value.shape[1:]).clone() for name, value in params.items()}
-        sides = window_sides(self.size, slots, height, width)
-        pool = torch.randn(NOISE_POOL + channels * sides[-1] ** 2, generator=generator, device=drawn_on)
-        params = {name: value.to(device or drawn_on) for name, value in (params | {"noise_pool": pool}).items()}
+            by_size = torch.arange(batch, device=drawn_on)[:, None].expand(-1, slots)
+        sides = [part.side for part in self.parts(batch_shape)]
+        pool = torch.randn(NOISE_POOL + channels * max(sides) ** 2, generator=generator, device=drawn_on)
+        params |= {"by_size": by_size, "noise_pool": pool}
+        params = {name: value.to(device or drawn_on) for name, value in params.items()}
         layout = params.pop("layout")
         params["centre"], params["radius"] = sample_layout(layout, (height, width), self.size, foreground)
-        params["rank"] = renumber(params["rank"], params["radius"])
-        params["corner"], params["origin"] = place_windows(params["centre"], params["origin"], sides, (height, width))
+        params["window_sides"] = torch.tensor(sides)
         params["forward_input_shape"] = torch.tensor(batch_shape)  # as kornia's own augmentations have it
         return params
+
+    def draw_look(self, uniform: Callable[..., Tensor], rows: int, slots: int, channels: int) -> Params:
+        """Draw the outlines and alterations of lesions, (rows, slots, ...) each."""
+        curve = self.nonlinear or "bezier"
+        colour, pivot = colour_matrix(self.color_jitter, uniform(rows, slots, 4), channels)
+        return {
+            "outline": outline_coefficients(self.shape, uniform(rows, slots, OUTLINE_DIM)),
+            "warp": uniform(rows, slots, 3),
+            "colour": colour,
+            "pivot": pivot,
+            "std": self.noise[0] + (self.noise[1] - self.noise[0]) * uniform(rows, slots),
+            "stretch": (NOISE_POOL * uniform(rows, slots)).long(),
+            "curve": curve_coefficients(curve, uniform(rows, slots, CURVE_DIM[curve])),
+        }
+
+    def parts(self, batch_shape: Sequence[int]) -> list[Part]:
+        """How a batch (B, C, H, W) that is sorted by lesion size is worked on."""
+        batch, _, height, width = batch_shape
+        return size_parts(self.size, batch, not self.same_on_batch, (height, width))
 
     def compose(self, images: Tensor, params: Params) -> MedMixOutput:
         """Paste the lesions that the parameters describe."""
         # kornia's containers draw on the CPU
-        params = {k: v.to(images.device) for k, v in params.items() if k != "forward_input_shape"}
+        params = {k: v.to(images.device) for k, v in params.items() if k not in ON_HOST}
+        batch, slots = params["radius"].shape
         count = params["num_lesions"] * (params["batch_prob"] > 0.5)
-        present = (params["rank"] < count[:, None]) & (params["radius"] > 0)  # (B, K)
+        slot, own = torch.arange(slots, device=images.device), torch.arange(batch, device=images.device)
+        present = (slot < count[:, None]) & (params["radius"] > 0)  # (B, K)
+        by_size = params.pop("by_size").T  # (K, B)
+        lesions = {name: value for name, value in params.items() if value.dim() > 1}
+        lesions |= {"present": present, "image": own[:, None].expand(-1, slots)}
+        lesions = {name: value[by_size, slot[:, None]] for name, value in lesions.items()}  # (K, B, ...)
         donors = images.contiguous()
         output = donors.clone()
         masks = torch.zeros_like(output[:, :1], dtype=torch.uint8)  # the compiler writes bytes faster than bools
-        own = torch.arange(len(images), device=images.device)[:, None]
-        lesions = {name: value for name, value in params.items() if value.dim() > 1} | {
-            "present": present,
-            "starts": window_starts(params["corner"], own, images.shape),  # (B, K, C)
-            "mask_starts": window_starts(params["corner"], own, masks.shape),
-            "donor_starts": window_starts(params["origin"], (own + params["source"]) % len(images), images.shape),
-        }
-        for part, side in enumerate(window_sides(self.size, present.shape[1], *images.shape[2:])):
-            row = {name: value[:, part] for name, value in lesions.items()}
-            output, masks = self.add_lesion(donors, output, masks, row, params["noise_pool"], side)
+        for first, last, side in self.parts(images.shape):
+            part = {name: value[:, first:last].flatten(0, 1) for name, value in lesions.items()}  # (K * N, ...)
+            pieces = self.make_lesions(donors, part, params["noise_pool"], side)
+            for piece in zip(*(x.chunk(slots) for x in pieces), strict=True):  # windows of one image may overlap
+                output = paste(output, masks, *piece)
         if images.is_contiguous(memory_format=torch.channels_last):
             output = output.contiguous(memory_format=torch.channels_last)
         return MedMixOutput(output, present.sum(dim=1), masks.view(torch.bool))
 
-    def add_lesion(
-        self, donors: Tensor, images: Tensor, masks: Tensor, row: Params, noise_pool: Tensor, side: int
-    ) -> tuple[Tensor, Tensor]:
-        """Paste the lesions `row` (B,), each in a window of that side; absent ones lie far outside."""
-        steps = torch.arange(side, device=images.device)
-        rows, columns = steps + (row["corner"] - row["centre"] + FAR * ~row["present"][:, None]).T[:, :, None]  # (B, S)
+    def make_lesions(self, donors: Tensor, lesions: Params, noise_pool: Tensor, side: int) -> tuple[Tensor, ...]:
+        """The arguments of `paste` for lesions (N, ...), each in a window of that side; absent ones lie far outside."""
+        shape = donors.shape
+        corner, donor_corner = place_windows(lesions["centre"], lesions["origin"], side, shape[2:])
+        starts = window_starts(corner, lesions["image"], shape)
+        patch = cut(
+            donors, window_starts(donor_corner, (lesions["image"] + lesions["source"]) % len(donors), shape), side
+        )
+        patch = alter(patch, lesions, noise_pool, self.noise[1] > 0, self.nonlinear, self.deformation)
+        steps = torch.arange(side, device=donors.device)
+        rows, columns = (
+            steps + (corner - lesions["centre"] + FAR * ~lesions["present"][:, None]).T[:, :, None]
+        )  # (N, S)
+        softness = self.softness if self.blending == "feathered" else 0
         offset = rows[:, :, None], columns[:, None, :]
-        alpha, inside = lesion_alpha(self.shape, self.softness, offset, row["radius"], row["outline"])
-        patch = cut(donors, row["donor_starts"], side)
-        patch = alter(patch, row, noise_pool, self.noise[1] > 0, self.nonlinear, self.deformation)
-        blended = blend(cut(images, row["starts"], side), patch, alpha, inside, self.blending)
-        joined = cut(masks, row["mask_starts"], side) | inside.to(torch.uint8)  # windows overlap though lesions do not
-        return paste(images, row["starts"], blended), paste(masks, row["mask_starts"], joined)
+        alpha, inside = lesion_alpha(self.shape, softness, offset, lesions["radius"], lesions["outline"])
+        if self.blending == "seamless":  # what lies around a lesion is not touched by another
+            patch = seamless(patch, cut(donors, starts, side), inside)
+        mask_starts = window_starts(corner, lesions["image"], torch.Size((shape[0], 1, *shape[2:])))
+        return starts, mask_starts, patch, alpha.to(patch.dtype), inside
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, H, W) of class `label`: with that many lesions each. Used by `MultiClassViews`."""
         check_label(label, max(self.num_lesions))
         if label == 0:
             return images.clone()
-        params = self.forward_parameters(images.shape, generator, device=images.device, num_lesions=[label])
+        params = self.forward_parameters(images.shape, generator, device=images.device, num_lesions=label)
         params["batch_prob"] = torch.ones_like(params["batch_prob"])
         return self.compose(images, params).images
 
@@ -260,3 +285,8 @@ def in_order(output: MedMixOutput, keys: list[DataKey]) -> Tensor | list[Tensor]
     """Kornia's protocol: one output per data key, not in a list where it is alone."""
     outputs = [output.images if key == DataKey.INPUT else output.masks for key in keys]
     return outputs if len(outputs) > 1 else outputs[0]
+
+
+def as_tuple(numbers: int | Sequence[int]) -> tuple[int, ...]:
+    """Several numbers, or one alone."""
+    return (numbers,) if isinstance(numbers, int) else tuple(numbers)

@@ -11,14 +11,15 @@ from torch import Tensor
 
 Shape = Literal["blob", "ellipse", "rectangle"]
 
-OUTLINE_DIM = 8
+OUTLINE_DIM = 6  # random numbers per outline
+OUTLINE_WIDTH = {"blob": 11, "ellipse": 3, "rectangle": 2}  # numbers that describe it
 HARMONICS = ((2, 0.16), (3, 0.12), (4, 0.07), (5, 0.05))  # orders and weights of the blob's waves
 COSINES = ((-1, 0, 2), (0, -3, 0, 4), (1, 0, -8, 0, 8), (0, 5, 0, -20, 0, 16))  # cos(k a) as polynomials in c = cos(a)
 SINES = ((0, 2), (-1, 0, 4), (0, -4, 0, 8), (1, 0, -12, 0, 16))  # sin(k a) / sin(a) as polynomials in c
 
 
 def outline_coefficients(shape: Shape, uniform: Tensor) -> Tensor:
-    """What describes random outlines: numbers (..., 8) in [0, 1) -> (..., 3), (..., 2) or (..., 11).
+    """What describes random outlines: numbers (..., 6) in [0, 1) -> (..., OUTLINE_WIDTH).
 
     An ellipse has the cosine and sine of its turn and its aspect, a rectangle half its width and height, both within a
     circle of radius 1, a blob the coefficients of P (6) and Q (5), see `blob_share`.
@@ -47,7 +48,7 @@ def lesion_alpha(
 
     Returns:
         Opacity (B, 1, S, S) in [0, 1], 0 outside, and the mask (B, 1, S, S) bool, true where the lesion lies. The
-        centre pixel is always in it.
+        centre pixel is always in it: an absent lesion's offset has to lie far away.
     """
     distance = relative_distance(shape, offset, radius, outline)[:, None]  # (B, 1, S, S)
     inside = distance < 1
@@ -99,7 +100,7 @@ def blob_share(rows: Tensor, columns: Tensor, distance: Tensor, outline: Tensor)
     inverse = 1 / distance.clamp(min=1e-6)
     cosine, sine = columns * inverse, rows * inverse
     coefficients = outline[:, :, None, None]
-    even, odd = coefficients[:, : len(COSINES[-1])], coefficients[:, len(COSINES[-1]) :]
+    even, odd = coefficients[:, :6], coefficients[:, 6:]
     return horner(odd, cosine).mul_(sine).add_(horner(even, cosine))
 
 
@@ -107,8 +108,8 @@ def blob_polynomials(phase: Tensor) -> Tensor:
     """Coefficients of P and of Q, the constants first, one after the other: (..., 4) radians -> (..., 11)."""
     weights = torch.tensor([weight / 2 for _, weight in HARMONICS], dtype=phase.dtype, device=phase.device)
     cosines, sines = (
-        torch.tensor([[*row, *(0,) * (len(table[-1]) - len(row))] for row in table], dtype=phase.dtype).to(phase.device)
-        for table in (COSINES, SINES)
+        torch.tensor([[*row, *(0,) * (width - len(row))] for row in table], dtype=phase.dtype, device=phase.device)
+        for table, width in ((COSINES, 6), (SINES, 5))
     )
     even = ((weights * phase.sin())[..., None] * cosines).sum(dim=-2)  # (..., 6), no product that autocast rounds
     odd = ((weights * phase.cos())[..., None] * sines).sum(dim=-2)  # (..., 5)

@@ -6,30 +6,53 @@ does not look into; autograd cannot follow overlapping windows, so it gets the p
 """
 
 import math
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-def window_sides(size: tuple[float, float], slots: int, height: int, width: int) -> list[int]:
-    """Sides in pixels of the windows that hold the largest lesion of each of K equal parts of the range of sizes."""
-    largest = (size[0] + (size[1] - size[0]) * (part + 1) / slots for part in range(slots))
-    return [min(2 * math.ceil(min(height, width) * diameter / 2) + 1, height, width) for diameter in largest]
+NUM_PARTS = 3
 
 
-def place_windows(centre: Tensor, origin: Tensor, sides: list[int], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Upper left corners (B, K, 2) of the windows around lesions, and of the windows that patches are cut from.
+class Part(NamedTuple):
+    """Rows `first` to `last` of a batch that is sorted by lesion size, and the side of the window for them."""
+
+    first: int
+    last: int
+    side: int
+
+
+def size_parts(size: tuple[float, float], batch: int, spread: bool, shape: tuple[int, int]) -> list[Part]:
+    """Parts of a batch of sorted lesions, so that small lesions need not pay for the window of large ones.
 
     Args:
-        centre: (B, K, 2), the lesions' centres; a window at the image's border is shifted inwards.
-        origin: (B, K, 2) numbers in [0, 1).
-        sides: The windows' K sides.
+        size: Smallest and largest lesion diameter as a fraction of the shorter image side.
+        batch: Number of images.
+        spread: Whether the sizes are spread over the batch by `spread_sizes`; else one part holds all.
         shape: Image height and width.
     """
-    side = torch.tensor(sides, device=centre.device)[:, None]
-    room = torch.tensor(shape, device=centre.device) - side  # (K, 2)
-    corner = torch.minimum((centre.long() - side // 2).clamp(min=0), room)
-    return corner, (origin * (room + 1)).long()
+    number = min(NUM_PARTS, batch) if spread else 1
+    bounds = [batch * part // number for part in range(number + 1)]
+    largest = [size[0] + (size[1] - size[0]) * last / batch for last in bounds[1:]]
+    # one pixel more all round: seamless blending looks at the lesion's surroundings
+    sides = [min(2 * math.ceil(min(shape) * diameter / 2) + 1, *shape) for diameter in largest]
+    return [Part(*part) for part in zip(bounds[:-1], bounds[1:], sides, strict=True)]
+
+
+def place_windows(centre: Tensor, origin: Tensor, side: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Upper left corners (N, 2) of the windows around lesions, and of the windows that their patches are cut from.
+
+    Args:
+        centre: (N, 2), the lesions' centres; a window at the image's border is shifted inwards.
+        origin: (N, 2) numbers in [0, 1).
+        side: The windows' side.
+        shape: Image height and width.
+    """
+    room = [n - side for n in shape]  # by axis and not as a tensor, which would have to be sent to the device
+    corner = [(c.long() - side // 2).clamp(0, n) for c, n in zip(centre.unbind(dim=1), room, strict=True)]
+    donor_corner = [(u * (n + 1)).long() for u, n in zip(origin.unbind(dim=1), room, strict=True)]
+    return torch.stack(corner, dim=1), torch.stack(donor_corner, dim=1)
 
 
 def every_window(images: Tensor, side: int) -> Tensor:
@@ -50,14 +73,33 @@ def _(images: Tensor, starts: Tensor, side: int) -> Tensor:
     return images.new_empty(len(starts), side, side)
 
 
-@torch.library.custom_op("medmix::paste_windows", mutates_args=("images",))
-def paste_windows(images: Tensor, starts: Tensor, windows: Tensor) -> None:
-    """Write windows (N, S, S), which must not overlap, into the images, in place."""
-    every_window(images, windows.shape[-1]).index_put_((starts,), windows)
+def blend_windows(images: Tensor, starts: Tensor, patch: Tensor, alpha: Tensor) -> None:
+    """Blend patches (N, C, S, S) of opacity (N, 1, S, S) into windows of the images, in place."""
+    windows = every_window(images, patch.shape[-1])
+    target = windows.index_select(0, starts)  # (N * C, S, S)
+    target.view(patch.shape).lerp_(patch, alpha)
+    windows.index_put_((starts,), target)
 
 
-@paste_windows.register_fake
-def _(images: Tensor, starts: Tensor, windows: Tensor) -> None:
+def join_windows(masks: Tensor, starts: Tensor, inside: Tensor) -> None:
+    """Mark the pixels `inside` (N, 1, S, S) bool in windows of the masks (B, 1, H, W), uint8, in place."""
+    windows = every_window(masks, inside.shape[-1])
+    windows.index_put_((starts,), windows.index_select(0, starts).bitwise_or_(inside[:, 0].view(torch.uint8)))
+
+
+@torch.library.custom_op("medmix::paste_lesions", mutates_args=("images", "masks"))
+def paste_lesions(
+    images: Tensor, masks: Tensor, starts: Tensor, mask_starts: Tensor, patch: Tensor, alpha: Tensor, inside: Tensor
+) -> None:
+    """Paste lesions (N, C, S, S), at most one per image, and mark them in the masks, in place."""
+    blend_windows(images, starts, patch, alpha)
+    join_windows(masks, mask_starts, inside)
+
+
+@paste_lesions.register_fake
+def _(
+    images: Tensor, masks: Tensor, starts: Tensor, mask_starts: Tensor, patch: Tensor, alpha: Tensor, inside: Tensor
+) -> None:
     return None
 
 
@@ -89,17 +131,34 @@ def cut(images: Tensor, starts: Tensor, side: int) -> Tensor:
     return windows.view(-1, images.shape[1], side, side)
 
 
-def paste(images: Tensor, starts: Tensor, windows: Tensor) -> Tensor:
-    """The images (B, C, H, W) with the windows (N, C, S, S) written over them, in place where that is allowed."""
-    side, starts = windows.shape[-1], starts.flatten()
-    if needs_grad(images, windows):
-        where = pixels(starts, side, images.shape[3])
-        return images.view(-1).scatter(0, where.flatten(), windows.flatten()).view(images.shape)
-    planes = windows.flatten(0, 1)  # (N * C, S, S)
-    if torch.compiler.is_compiling():
-        paste_windows(images, starts, planes)
+def paste(
+    images: Tensor, masks: Tensor, starts: Tensor, mask_starts: Tensor, patch: Tensor, alpha: Tensor, inside: Tensor
+) -> Tensor:
+    """Paste lesions, at most one per image, and mark them.
+
+    Args:
+        images: (B, C, H, W) contiguous; written to, unless autograd follows.
+        masks: (B, 1, H, W) uint8; written to.
+        starts: Where the windows begin in the images, (N, C).
+        mask_starts: Where they begin in the masks, (N, 1).
+        patch: (N, C, S, S).
+        alpha: Opacity (N, 1, S, S), 0 outside the lesion.
+        inside: (N, 1, S, S) bool, the lesion.
+
+    Returns:
+        The images.
+    """
+    starts, mask_starts = starts.flatten(), mask_starts.flatten()
+    if needs_grad(images, patch):
+        where = pixels(starts, patch.shape[-1], images.shape[3]).flatten()  # (N * C * S * S)
+        blended = images.view(-1)[where].view(patch.shape).lerp(patch, alpha)
+        images = images.view(-1).scatter(0, where, blended.flatten()).view(images.shape)
+        join_windows(masks, mask_starts, inside)
+    elif torch.compiler.is_compiling():
+        paste_lesions(images, masks, starts, mask_starts, patch, alpha, inside)
     else:
-        every_window(images, side).index_put_((starts,), planes)
+        blend_windows(images, starts, patch, alpha)
+        join_windows(masks, mask_starts, inside)
     return images
 
 

@@ -138,6 +138,13 @@ def test_params_of_other_images(shape) -> None:
         weak(GOOD, params=weak.forward_parameters((4, 3, 32, 32)))
 
 
+@pytest.mark.parametrize("other", [{"size": (0.1, 0.2)}, {"shape": "ellipse"}, {"nonlinear": "genesis"}], ids=str)
+def test_params_of_another_medmix(other) -> None:
+    mix, drawn = MedMix(), MedMix(**other).forward_parameters(GOOD.shape)
+    with pytest.raises(ValueError, match="same size, shape and nonlinear"):
+        mix(GOOD, params=drawn)
+
+
 def test_a_replay_draws_nothing() -> None:
     mix = MedMix()
     params = mix.forward_parameters(GOOD.shape)

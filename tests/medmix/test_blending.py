@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from medmix import MedMix
-from medmix.blending import blend, membrane
+from medmix.blending import membrane, seamless
+from medmix.windows import paste, window_starts
 
 
 def generator(seed: int) -> torch.Generator:
@@ -45,7 +46,7 @@ def test_seamless_solves_poissons_equation(side: int, radius: float) -> None:
     patch, target = smooth((1, 1, side, side), 0), smooth((1, 1, side, side), 1)
     inside = disc(side, radius)
     exact = solve_poisson(patch[0, 0], target[0, 0], inside[0, 0]).clamp(0, 1)
-    blended = blend(target, patch, inside.double(), inside, "seamless")[0, 0]
+    blended = seamless(patch, target, inside)[0, 0]
     before = (patch[0, 0] - exact)[inside[0, 0]].abs().max()
     error = (blended - exact)[inside[0, 0]].abs().max()
     assert error < 0.02 * before
@@ -62,18 +63,27 @@ def test_a_membrane_continues_a_plane() -> None:
 
 def test_seamless_drops_a_constant_difference() -> None:
     target = smooth((2, 3, 25, 25), 3)
-    blended = blend(target, target + 0.15, torch.ones(1), disc(25, 9.0), "seamless")
-    assert (blended - target).abs().max() < 0.01 * 0.15  # what the fixed number of multigrid cycles leaves
+    inside = disc(25, 9.0)
+    blended = seamless(target + 0.15, target, inside)
+    assert ((blended - target) * inside).abs().max() < 0.01 * 0.15  # what the fixed number of multigrid cycles leaves
 
 
-@given(st.sampled_from(["hard", "feathered", "seamless"]), st.integers(5, 40), st.integers(0, 999))
-def test_blends_stay_in_range_and_leave_the_outside(blending: str, side: int, seed: int) -> None:
+@given(st.booleans(), st.booleans(), st.integers(5, 40), st.integers(0, 999))
+def test_pasted_lesions_stay_in_range_and_leave_the_outside(shifted: bool, soft: bool, side: int, seed: int) -> None:
     patch, target = torch.rand(2, 2, 3, side, side, generator=generator(seed))
     inside = torch.rand(2, 1, side, side, generator=generator(seed + 1)) < 0.5
-    blended = blend(target.clone(), patch, inside * 0.7, inside, blending)
-    assert blended.min() >= 0
-    assert blended.max() <= 1
-    assert torch.equal(blended.masked_select(~inside), target.masked_select(~inside))
+    patch = seamless(patch, target, inside) if shifted else patch
+    alpha = inside * (0.7 if soft else 1.0)
+    images, masks = target.clone(), torch.zeros(2, 1, side, side, dtype=torch.uint8)
+    own, corner = torch.arange(2), torch.zeros(2, 2, dtype=torch.int64)
+    starts, mask_starts = (window_starts(corner, own, x.shape) for x in (images, masks))
+    pasted = paste(images, masks, starts, mask_starts, patch, alpha, inside)
+    assert pasted.min() >= 0
+    assert pasted.max() <= 1
+    assert torch.equal(pasted.masked_select(~inside), target.masked_select(~inside))
+    assert torch.equal(masks.bool(), inside)
+    if not soft:
+        assert torch.equal(pasted.masked_select(inside), patch.masked_select(inside))
 
 
 def test_seamless_lesions_have_a_smaller_edge_than_hard_ones() -> None:

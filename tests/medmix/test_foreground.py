@@ -64,6 +64,16 @@ def test_a_small_foreground_gets_fewer_lesions() -> None:
     assert seen == {1, 2, 3}
 
 
+def test_fewer_lesions_than_there_is_room_for() -> None:
+    """An image gets as many as it was to have, or as fit: an only lesion is not the one that was left out."""
+    mix, x = MedMix(), torch.rand(400, 1, 48, 48)
+    for side in (4, 12, 16, 20, 24):
+        labels = mix(x, generator=generator(side), foreground=square(400, side)).labels
+        fitting = (mix._params["radius"] > 0).sum(dim=1)
+        assert torch.equal(labels, torch.minimum(mix._params["num_lesions"], fitting))
+        assert (fitting > 0).all()
+
+
 def test_larger_foregrounds_get_more_lesion() -> None:
     areas = []
     for side in (4, 8, 12, 16, 24, 32, 40):

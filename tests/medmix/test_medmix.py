@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from medmix import MedMix, RotationClasses
+from medmix.outlines import lesion_alpha
 
 SIZES = st.sampled_from([(1 / 16, 1 / 4), (1 / 4, 1 / 2.3), (0.05, 0.6), (0.3, 0.3), (0.01, 0.02), (0.5, 1.0)])
 SHAPES = st.sampled_from(["blob", "ellipse", "rectangle"])
@@ -86,6 +87,22 @@ def test_label_is_the_number_of_components(batch, height, width, size, shape, nu
     assert [components(mask[0]) for mask in masks] == [(n, n) for n in labels.tolist()]
     expected = mix.num_lesions if batch % len(mix.num_lesions) == 0 else ()
     assert all((labels == n).sum() == batch // len(expected) for n in expected)
+
+
+@given(
+    st.integers(1, 7), st.integers(16, 90), st.integers(16, 90), SIZES, SHAPES, st.sampled_from([1, 3, 9]),
+    st.booleans(), SEEDS,
+)  # fmt: skip
+def test_no_window_is_too_small_for_its_lesion(batch, height, width, size, shape, num_lesions, same, seed) -> None:
+    """The mask is that of the lesions drawn on the whole image."""
+    mix = MedMix(num_lesions, size=size, shape=shape, same_on_batch=same)
+    masks = mix(torch.zeros(batch, 1, height, width), generator=generator(seed)).masks
+    whole = torch.zeros_like(masks)
+    for slot in range(num_lesions):
+        centre, radius, outline = (mix._params[name][:, slot] for name in ("centre", "radius", "outline"))
+        rows, columns = (torch.arange(n) - centre[:, i, None] for i, n in enumerate((height, width)))
+        whole |= lesion_alpha(shape, 0, (rows[:, :, None], columns[:, None]), radius, outline)[1]
+    assert torch.equal(masks, whole)
 
 
 @given(mixes(), batches(), SEEDS)
