@@ -8,19 +8,19 @@ from kornia.augmentation import MixAugmentationBaseV2
 from kornia.constants import DataKey
 from torch import Tensor
 
-from medmix.alteration import NOISE_POOL, alter
+from medmix.alteration import NOISE_POOL
 from medmix.appearance import CURVE_DIM, CURVE_WIDTH, Nonlinear, colour_matrix, curve_coefficients
-from medmix.blending import Blending, join_masks, seamless
+from medmix.blending import Blending, join_masks
 from medmix.checks import check_batch, check_inputs, check_label, check_params
 from medmix.lesions import NUM_LAYOUTS, draw_sources, sample_layout, share_out, spread_sizes
-from medmix.options import OPTIONS, check_options, check_room
-from medmix.outlines import OUTLINE_DIM, OUTLINE_WIDTH, Shape, lesion_alpha, outline_coefficients
+from medmix.options import OPTIONS, check_options, check_room, lesion_numbers
+from medmix.outlines import OUTLINE_DIM, OUTLINE_WIDTH, Shape, outline_coefficients
+from medmix.rendering import Look, render_lesions
 from medmix.warps import Deformation
-from medmix.windows import Part, cut, paste, place_windows, size_parts, window_starts
+from medmix.windows import Part, paste, size_parts
 
 Params = dict[str, Tensor]
 ON_HOST = ("forward_input_shape", "window_sides")  # parameters that the composition does not touch
-FAR = 1e6  # pixels; added to the place of an absent lesion: beyond any window
 
 
 class MedMixOutput(NamedTuple):
@@ -87,7 +87,7 @@ class MedMix(MixAugmentationBaseV2):
             data_keys=data_keys,
         )  # fmt: skip
         super().__init__(p=p, p_batch=1.0, same_on_batch=same_on_batch, keepdim=keepdim, data_keys=list(data_keys))
-        self.num_lesions = as_tuple(num_lesions)
+        self.num_lesions = lesion_numbers(num_lesions)
         self.size, self.shape, self.blending, self.softness = size, shape, blending, softness
         self.color_jitter, self.noise, self.nonlinear, self.deformation = color_jitter, noise, nonlinear, deformation
 
@@ -162,7 +162,7 @@ class MedMix(MixAugmentationBaseV2):
         """
         drawn_on = generator.device if generator is not None else torch.device(device or "cpu")
         batch, channels, height, width = batch_shape
-        numbers = self.num_lesions if num_lesions is None else as_tuple(num_lesions)
+        numbers = self.num_lesions if num_lesions is None else lesion_numbers(num_lesions)
         check_room(max(numbers), height, width)
         rows, slots = 1 if self.same_on_batch else batch, max(1, *numbers)
 
@@ -206,6 +206,12 @@ class MedMix(MixAugmentationBaseV2):
             "curve": curve_coefficients(curve, uniform(rows, slots, CURVE_DIM[curve])),
         }
 
+    @property
+    def look(self) -> Look:
+        """The options that say how lesions are made from their numbers."""
+        noisy = self.noise[1] > 0
+        return Look(self.shape, self.blending, self.softness, noisy, self.nonlinear, self.deformation)
+
     def parts(self, batch_shape: Sequence[int]) -> list[Part]:
         """How a batch (B, C, H, W) that is sorted by lesion size is worked on."""
         batch, _, height, width = batch_shape
@@ -220,41 +226,20 @@ class MedMix(MixAugmentationBaseV2):
         slot, own = torch.arange(slots, device=images.device), torch.arange(batch, device=images.device)
         present = (slot < count[:, None]) & (params["radius"] > 0)  # (B, K)
         by_size = params.pop("by_size").T  # (K, B)
-        lesions = {name: value for name, value in params.items() if value.dim() > 1}
-        lesions |= {"present": present, "image": own[:, None].expand(-1, slots)}
-        lesions = {name: value[by_size, slot[:, None]] for name, value in lesions.items()}  # (K, B, ...)
+        numbers = {name: value for name, value in params.items() if value.dim() > 1}
+        numbers |= {"present": present, "image": own[:, None].expand(-1, slots)}
+        numbers = {name: value[by_size, slot[:, None]] for name, value in numbers.items()}  # (K, B, ...)
         donors = images.contiguous()
         output = donors.clone()
         masks = torch.zeros_like(output[:, :1], dtype=torch.uint8)  # the compiler writes bytes faster than bools
         for first, last, side in self.parts(images.shape):
-            part = {name: value[:, first:last].flatten(0, 1) for name, value in lesions.items()}  # (K * N, ...)
-            pieces = self.make_lesions(donors, part, params["noise_pool"], side)
-            for piece in zip(*(x.chunk(slots) for x in pieces), strict=True):  # windows of one image may overlap
-                output = paste(output, masks, *piece)
+            part = {name: value[:, first:last].flatten(0, 1) for name, value in numbers.items()}  # (K * N, ...)
+            lesions = render_lesions(donors, part, params["noise_pool"], side, self.look)
+            for one_per_image in lesions.chunk(slots):  # windows of one image may overlap
+                output, masks = paste(output, masks, one_per_image)
         if images.is_contiguous(memory_format=torch.channels_last):
             output = output.contiguous(memory_format=torch.channels_last)
         return MedMixOutput(output, present.sum(dim=1), masks.view(torch.bool))
-
-    def make_lesions(self, donors: Tensor, lesions: Params, noise_pool: Tensor, side: int) -> tuple[Tensor, ...]:
-        """The arguments of `paste` for lesions (N, ...), each in a window of that side; absent ones lie far outside."""
-        shape = donors.shape
-        corner, donor_corner = place_windows(lesions["centre"], lesions["origin"], side, shape[2:])
-        starts = window_starts(corner, lesions["image"], shape)
-        patch = cut(
-            donors, window_starts(donor_corner, (lesions["image"] + lesions["source"]) % len(donors), shape), side
-        )
-        patch = alter(patch, lesions, noise_pool, self.noise[1] > 0, self.nonlinear, self.deformation)
-        steps = torch.arange(side, device=donors.device)
-        rows, columns = (
-            steps + (corner - lesions["centre"] + FAR * ~lesions["present"][:, None]).T[:, :, None]
-        )  # (N, S)
-        softness = self.softness if self.blending == "feathered" else 0
-        offset = rows[:, :, None], columns[:, None, :]
-        alpha, inside = lesion_alpha(self.shape, softness, offset, lesions["radius"], lesions["outline"])
-        if self.blending == "seamless":  # what lies around a lesion is not touched by another
-            patch = seamless(patch, cut(donors, starts, side), inside)
-        mask_starts = window_starts(corner, lesions["image"], torch.Size((shape[0], 1, *shape[2:])))
-        return starts, mask_starts, patch, alpha.to(patch.dtype), inside
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, H, W) of class `label`: with that many lesions each. Used by `MultiClassViews`."""
@@ -285,8 +270,3 @@ def in_order(output: MedMixOutput, keys: list[DataKey]) -> Tensor | list[Tensor]
     """Kornia's protocol: one output per data key, not in a list where it is alone."""
     outputs = [output.images if key == DataKey.INPUT else output.masks for key in keys]
     return outputs if len(outputs) > 1 else outputs[0]
-
-
-def as_tuple(numbers: int | Sequence[int]) -> tuple[int, ...]:
-    """Several numbers, or one alone."""
-    return (numbers,) if isinstance(numbers, int) else tuple(numbers)

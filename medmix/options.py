@@ -22,7 +22,7 @@ def check_options(**options: Any) -> None:
         TypeError, ValueError: If an option has the wrong type or is out of range.
     """
     check_probability(options["p"])
-    check_num_lesions(options["num_lesions"])
+    lesion_numbers(options["num_lesions"])
     check_size(options["size"])
     check_jitter(options["color_jitter"])
     check_range("noise", options["noise"])
@@ -41,13 +41,14 @@ def check_options(**options: Any) -> None:
         raise ValueError(f"expected data_keys ['input'] or ['input', 'mask'], got {list(options['data_keys'])}")
 
 
-def check_num_lesions(num_lesions: int | Sequence[int]) -> None:
-    """Refuse anything but whole numbers of lesions."""
+def lesion_numbers(num_lesions: int | Sequence[int]) -> tuple[int, ...]:
+    """The possible numbers of lesions; refuses anything but whole ones."""
     numbers = tuple(num_lesions) if isinstance(num_lesions, Iterable) else (num_lesions,)
     if not all(isinstance(n, int) for n in numbers):
         raise TypeError(f"expected num_lesions as an int or several, got {num_lesions!r}: convert with int()")
     if not numbers or min(numbers) < 0:
         raise ValueError(f"expected numbers of lesions >= 0, got num_lesions={num_lesions}")
+    return numbers
 
 
 def check_size(size: tuple[float, float]) -> None:

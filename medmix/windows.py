@@ -23,6 +23,27 @@ class Part(NamedTuple):
     side: int
 
 
+class Lesions(NamedTuple):
+    """Lesions as pixels, in windows of one size.
+
+    Attributes:
+        starts: Where the windows begin in the images, (N, C), and in the masks, (N, 1); see `window_starts`.
+        patch: (N, C, S, S) in [0, 1].
+        alpha: Opacity (N, 1, S, S), 0 outside the lesion.
+        inside: (N, 1, S, S) bool, the lesion.
+    """
+
+    starts: Tensor
+    mask_starts: Tensor
+    patch: Tensor
+    alpha: Tensor
+    inside: Tensor
+
+    def chunk(self, number: int) -> "list[Lesions]":
+        """Equal parts of them, in order."""
+        return [Lesions(*parts) for parts in zip(*(tensor.chunk(number) for tensor in self), strict=True)]
+
+
 def size_parts(size: tuple[float, float], batch: int, spread: bool, shape: tuple[int, int]) -> list[Part]:
     """Parts of a batch of sorted lesions, so that small lesions need not pay for the window of large ones.
 
@@ -131,35 +152,35 @@ def cut(images: Tensor, starts: Tensor, side: int) -> Tensor:
     return windows.view(-1, images.shape[1], side, side)
 
 
-def paste(
-    images: Tensor, masks: Tensor, starts: Tensor, mask_starts: Tensor, patch: Tensor, alpha: Tensor, inside: Tensor
-) -> Tensor:
-    """Paste lesions, at most one per image, and mark them.
+def paste(images: Tensor, masks: Tensor, lesions: Lesions) -> tuple[Tensor, Tensor]:
+    """Paste lesions, at most one per image, and mark them; in place, unless autograd follows.
 
     Args:
-        images: (B, C, H, W) contiguous; written to, unless autograd follows.
-        masks: (B, 1, H, W) uint8; written to.
-        starts: Where the windows begin in the images, (N, C).
-        mask_starts: Where they begin in the masks, (N, 1).
-        patch: (N, C, S, S).
-        alpha: Opacity (N, 1, S, S), 0 outside the lesion.
-        inside: (N, 1, S, S) bool, the lesion.
+        images: (B, C, H, W) contiguous.
+        masks: (B, 1, H, W) uint8.
+        lesions: The lesions.
 
     Returns:
-        The images.
+        Images and masks.
     """
-    starts, mask_starts = starts.flatten(), mask_starts.flatten()
+    starts, mask_starts, patch, alpha, inside = lesions
     if needs_grad(images, patch):
-        where = pixels(starts, patch.shape[-1], images.shape[3]).flatten()  # (N * C * S * S)
-        blended = images.view(-1)[where].view(patch.shape).lerp(patch, alpha)
-        images = images.view(-1).scatter(0, where, blended.flatten()).view(images.shape)
-        join_windows(masks, mask_starts, inside)
-    elif torch.compiler.is_compiling():
+        target, target_mask = cut(images, starts, inside.shape[-1]), cut(masks, mask_starts, inside.shape[-1])
+        images = put(images, starts, target.lerp(patch, alpha))
+        return images, put(masks, mask_starts, target_mask | inside.to(torch.uint8))
+    starts, mask_starts = starts.flatten(), mask_starts.flatten()
+    if torch.compiler.is_compiling():
         paste_lesions(images, masks, starts, mask_starts, patch, alpha, inside)
     else:
         blend_windows(images, starts, patch, alpha)
         join_windows(masks, mask_starts, inside)
-    return images
+    return images, masks
+
+
+def put(images: Tensor, starts: Tensor, windows: Tensor) -> Tensor:
+    """The images (B, C, H, W) with windows (N, C, S, S) written over them, pixel by pixel, as autograd wants it."""
+    where = pixels(starts.flatten(), windows.shape[-1], images.shape[3])
+    return images.view(-1).scatter(0, where.flatten(), windows.flatten()).view(images.shape)
 
 
 def cut_noise(pool: Tensor, first: Tensor, like: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from medmix import MedMix
 from medmix.blending import membrane, seamless
-from medmix.windows import paste, window_starts
+from medmix.windows import Lesions, paste, window_starts
 
 
 def generator(seed: int) -> torch.Generator:
@@ -77,7 +77,7 @@ def test_pasted_lesions_stay_in_range_and_leave_the_outside(shifted: bool, soft:
     images, masks = target.clone(), torch.zeros(2, 1, side, side, dtype=torch.uint8)
     own, corner = torch.arange(2), torch.zeros(2, 2, dtype=torch.int64)
     starts, mask_starts = (window_starts(corner, own, x.shape) for x in (images, masks))
-    pasted = paste(images, masks, starts, mask_starts, patch, alpha, inside)
+    pasted, masks = paste(images, masks, Lesions(starts, mask_starts, patch, alpha, inside))
     assert pasted.min() >= 0
     assert pasted.max() <= 1
     assert torch.equal(pasted.masked_select(~inside), target.masked_select(~inside))

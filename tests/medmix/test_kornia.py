@@ -107,6 +107,10 @@ def test_with_and_without_gradient_agree() -> None:
     plain, followed = mix(x, params=params), mix(x.clone().requires_grad_(), params=params)
     assert followed.images.requires_grad
     torch.testing.assert_close(plain.images, followed.images.detach())
+    compiled = torch.compile(mix.compose, fullgraph=True, backend="aot_eager", dynamic=False)
+    followed = compiled(x.clone().requires_grad_(), params)
+    torch.testing.assert_close(plain.images, followed.images.detach())
+    assert torch.equal(plain.masks, followed.masks)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
