@@ -24,7 +24,8 @@ def areas(mix: MedMix, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     images = torch.zeros(IMAGES, 1, SIDE, SIDE)
     masks = []
     for number in range(CLASSES):
-        params = mix.forward_parameters(images.shape, generator, num_lesions=number)
+        params = mix.forward_parameters(images.shape, generator)
+        params |= {"num_lesions": torch.full((IMAGES,), number)}
         masks.append(mix.compose(images, params).masks)
     return torch.cat(masks).float().mean(dim=(2, 3)), torch.arange(CLASSES).repeat_interleave(IMAGES)
 

@@ -7,7 +7,7 @@ from medmix.appearance import Nonlinear, apply_colour, bend_intensity
 from medmix.warps import Deformation, warp
 from medmix.windows import cut_noise
 
-NOISE_POOL = 4096  # a lesion's noise is a stretch of one pool, so that a replay is exact and drawing it is cheap
+NOISE_POOL = 2**16  # a lesion's noise is a stretch of one pool, which makes replays exact and drawing cheap
 
 
 def alter(

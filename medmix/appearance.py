@@ -10,11 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from medmix.constants import constants
+
 Nonlinear = Literal["bezier", "genesis"]
 CURVE_DIM = {"bezier": 4, "genesis": 5}  # random numbers per curve
 CURVE_WIDTH = {"bezier": 5, "genesis": 8}  # numbers that describe it
 TABLE_POINTS = 1000
-BERNSTEIN = ((1.0, 0, 0, 0), (-3, 3, 0, 0), (3, -6, 3, 0), (-1, 3, -3, 1))  # control points -> coefficients
 LUMA = (0.299, 0.587, 0.114)
 
 
@@ -54,20 +55,15 @@ def colour_matrix(
 
 def luma(channels: int, like: Tensor) -> Tensor:
     """Weights (C,) of the channels in the luminance; equal ones, unless C = 3."""
-    weights = LUMA if channels == 3 else (1 / channels,) * channels
-    return torch.tensor(weights, dtype=like.dtype, device=like.device)
+    return constants(LUMA, like) if channels == 3 else like.new_full((channels,), 1 / channels)
 
 
 def hue_rotation(angle: Tensor) -> Tensor:
     """Rotation of the colours about the grey axis: (...) radians -> (..., 3, 3)."""
-    third, root = 1 / 3, math.sqrt(1 / 3)
-    along = torch.full((3, 3), third, dtype=angle.dtype, device=angle.device)  # the part along the grey axis stays
-    across = torch.eye(3, dtype=angle.dtype, device=angle.device) - along
-    turned = torch.tensor(
-        [[0, -root, root], [root, 0, -root], [-root, root, 0]], dtype=angle.dtype, device=angle.device
-    )
-    cosine, sine = angle.cos()[..., None, None], angle.sin()[..., None, None]
-    return along + cosine * across + sine * turned
+    cosine, sine = angle.cos(), angle.sin() * math.sqrt(1 / 3)
+    own, ahead, behind = (1 + 2 * cosine) / 3, (1 - cosine) / 3 + sine, (1 - cosine) / 3 - sine
+    rows = (own, behind, ahead), (ahead, own, behind), (behind, ahead, own)
+    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)
 
 
 def apply_colour(images: Tensor, matrix: Tensor, pivot: Tensor) -> Tensor:
@@ -125,10 +121,10 @@ def bezier_parameter(images: Tensor, h: Tensor) -> Tensor:
 
 def cubic(first: Tensor, second: Tensor, inverted: Tensor) -> Tensor:
     """Coefficients (..., 4) of the Bezier polynomial from 0 to 1 over t, the constant first; of 1 - t if inverted."""
-    points = torch.stack([torch.zeros_like(first), first, second, torch.ones_like(first)], dim=-1)  # (..., 4)
-    points = torch.where(inverted[..., None], points.flip(-1), points)
-    basis = torch.tensor(BERNSTEIN, dtype=first.dtype, device=first.device)
-    return (basis * points[..., None, :]).sum(dim=-1)
+    start, end = inverted.to(first.dtype), (~inverted).to(first.dtype)
+    first, second = torch.where(inverted, second, first), torch.where(inverted, first, second)
+    square, cube = 3 * (start - 2 * first + second), end - start + 3 * (first - second)
+    return torch.stack([start, 3 * (first - start), square, cube], dim=-1)
 
 
 def evaluate(coefficients: Tensor, t: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medmix.constants import constants
+
 NUM_LAYOUTS = 16
 GAP = 2.0  # pixels between two lesions' circles: more than the sqrt(2) at which pixels touch
 LEAST_SHARE = 0.5  # of the radius asked for: where a foreground leaves less, there are fewer lesions
@@ -31,7 +33,7 @@ def sample_layout(
     Returns:
         Centres (B, K, 2) in whole pixels and radii (B, K); a radius of 0 stands for a lesion that found no place.
     """
-    limits = torch.tensor(shape, device=uniform.device)
+    limits = constants(shape, uniform)
     side = min(shape)
     wanted = side / 2 * (size[0] + (size[1] - size[0]) * uniform[..., 2])  # (B, L + 1, K)
     wanted = wanted.clamp(max=(side - 1) / 2)
@@ -40,7 +42,7 @@ def sample_layout(
         centres = free_places(uniform[:, :-1, :, :2], radii[:, :-1], limits)
     else:
         centres = foreground_places(uniform[:, :-1, :, 0], foreground, math.floor(side / 2 * size[0]))
-    grid = grid_places(uniform[:, -1], radii[:, -1], limits)
+    grid = grid_places(uniform[:, -1], uniform[:, 0, 0, 3], radii[:, -1], limits)
     centres = torch.cat([centres, grid[:, None]], dim=1)  # (B, L + 1, K, 2)
     room = torch.full_like(radii, torch.inf) if foreground is None else free_radius(centres, foreground)
     return choose_layout(centres, radii, wanted, room, least=0 if foreground is None else LEAST_SHARE)
@@ -90,11 +92,21 @@ def grid_radius(side: int, slots: int) -> float:
     return max(math.floor(side / math.ceil(math.sqrt(slots))) - GAP, 0.5) / 2
 
 
-def grid_places(uniform: Tensor, radii: Tensor, limits: Tensor) -> Tensor:
-    """Places in distinct cells of a regular grid: (B, K, 4), (B, K) -> centres (B, K, 2)."""
+def grid_places(uniform: Tensor, shift: Tensor, radii: Tensor, limits: Tensor) -> Tensor:
+    """Places in distinct cells of a regular grid, each equally likely for each lesion.
+
+    Args:
+        uniform: (B, K, 4) numbers in [0, 1): row and column in the cell, size, and cell.
+        shift: (B,) further numbers in [0, 1), independent of those.
+        radii: (B, K).
+        limits: Image height and width.
+
+    Returns:
+        Centres (B, K, 2).
+    """
     slots = uniform.shape[1]
     cells = math.ceil(math.sqrt(slots))
-    order = (uniform[..., 3].argsort(dim=1) + (uniform[:, :1, 3] * cells**2).long()) % cells**2  # (B, K) distinct cells
+    order = (uniform[..., 3].argsort(dim=1) + (shift[:, None] * cells**2).long()) % cells**2  # (B, K) distinct cells
     place = torch.stack([order // cells, order % cells], dim=-1)
     slack = (limits / cells - GAP - 1 - 2 * radii[..., None]).clamp(min=0)  # (B, K, 2)
     return ((place + 0.5) * limits / cells + (uniform[..., :2] - 0.5) * slack).floor()

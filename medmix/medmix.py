@@ -12,6 +12,7 @@ from medmix.alteration import NOISE_POOL
 from medmix.appearance import CURVE_DIM, CURVE_WIDTH, Nonlinear, colour_matrix, curve_coefficients
 from medmix.blending import Blending, join_masks
 from medmix.checks import check_batch, check_inputs, check_label, check_params
+from medmix.constants import constants
 from medmix.lesions import NUM_LAYOUTS, draw_sources, sample_layout, share_out, spread_sizes
 from medmix.options import OPTIONS, check_options, check_room, lesion_numbers
 from medmix.outlines import OUTLINE_DIM, OUTLINE_WIDTH, Shape, outline_coefficients
@@ -146,7 +147,6 @@ class MedMix(MixAugmentationBaseV2):
         generator: torch.Generator | None = None,
         foreground: Tensor | None = None,
         device: torch.device | str | None = None,
-        num_lesions: int | Sequence[int] | None = None,
     ) -> Params:
         """Draw everything random for images of this shape, without touching any image.
 
@@ -155,25 +155,23 @@ class MedMix(MixAugmentationBaseV2):
             generator: Source of randomness; None is torch's global one.
             foreground: (B, 1, H, W) bool, where lesions may lie.
             device: Where the parameters are wanted; drawn on the generator's device.
-            num_lesions: Possible numbers of lesions; None is the option of that name.
 
         Returns:
             A dict of tensors with a row per image, to give back as `params=`.
         """
         drawn_on = generator.device if generator is not None else torch.device(device or "cpu")
         batch, channels, height, width = batch_shape
-        numbers = self.num_lesions if num_lesions is None else lesion_numbers(num_lesions)
-        check_room(max(numbers), height, width)
-        rows, slots = 1 if self.same_on_batch else batch, max(1, *numbers)
+        check_room(max(self.num_lesions), height, width)
+        rows, slots = 1 if self.same_on_batch else batch, max(1, *self.num_lesions)
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=drawn_on)
 
-        classes = share_out(uniform(rows), uniform(1), len(numbers))
+        classes = share_out(uniform(rows), uniform(1), len(self.num_lesions))
         by_size = uniform(rows, slots).argsort(dim=0)
         params = {
             "batch_prob": (uniform(rows) < self.p).float(),
-            "num_lesions": torch.tensor(numbers, device=drawn_on)[classes],
+            "num_lesions": constants(self.num_lesions, classes)[classes],
             "layout": spread_sizes(uniform(rows, NUM_LAYOUTS + 1, slots, 4), by_size),
             "source": draw_sources(uniform(rows, slots), batch),
             "origin": uniform(rows, slots, 2),
@@ -246,9 +244,8 @@ class MedMix(MixAugmentationBaseV2):
         check_label(label, max(self.num_lesions))
         if label == 0:
             return images.clone()
-        params = self.forward_parameters(images.shape, generator, device=images.device, num_lesions=label)
-        params["batch_prob"] = torch.ones_like(params["batch_prob"])
-        return self.compose(images, params).images
+        params = self.forward_parameters(images.shape, generator, device=images.device)
+        return self.compose(images, with_lesions(params, label)).images
 
     def transform_input(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
         """Kornia's protocol: the augmented images."""
@@ -264,6 +261,13 @@ class MedMix(MixAugmentationBaseV2):
         options = {name: getattr(self, name) for name in (*OPTIONS, "p", "same_on_batch", "keepdim")}
         options["data_keys"] = ["mask" if key == DataKey.MASK else "input" for key in self.data_keys]
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items())})"
+
+
+def with_lesions(params: Params, number: int) -> Params:
+    """The same draw with the first `number` lesions in every image: a lesion's place and size do not tell how many."""
+    params = {name: value[:, :number] if value.dim() > 1 else value for name, value in params.items()}
+    count, gate = torch.full_like(params["num_lesions"], number), torch.ones_like(params["batch_prob"])
+    return params | {"num_lesions": count, "batch_prob": gate}
 
 
 def in_order(output: MedMixOutput, keys: list[DataKey]) -> Tensor | list[Tensor]:

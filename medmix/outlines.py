@@ -4,10 +4,14 @@ The outline is a closed curve around the centre. A pixel's distance is relative 
 """
 
 import math
+from collections.abc import Sequence
+from itertools import zip_longest
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from medmix.constants import constants
 
 Shape = Literal["blob", "ellipse", "rectangle"]
 
@@ -106,14 +110,19 @@ def blob_share(rows: Tensor, columns: Tensor, distance: Tensor, outline: Tensor)
 
 def blob_polynomials(phase: Tensor) -> Tensor:
     """Coefficients of P and of Q, the constants first, one after the other: (..., 4) radians -> (..., 11)."""
-    weights = torch.tensor([weight / 2 for _, weight in HARMONICS], dtype=phase.dtype, device=phase.device)
-    cosines, sines = (
-        torch.tensor([[*row, *(0,) * (width - len(row))] for row in table], dtype=phase.dtype, device=phase.device)
-        for table, width in ((COSINES, 6), (SINES, 5))
-    )
-    even = ((weights * phase.sin())[..., None] * cosines).sum(dim=-2)  # (..., 6), no product that autocast rounds
-    odd = ((weights * phase.cos())[..., None] * sines).sum(dim=-2)  # (..., 5)
-    return torch.cat([even[..., :1] + 0.8, even[..., 1:], odd], dim=-1)
+    halves = constants([weight / 2 for _, weight in HARMONICS], phase)
+    even, odd = combine(COSINES, halves * phase.sin()), combine(SINES, halves * phase.cos())
+    return torch.stack([even[0] + 0.8, *even[1:], *odd], dim=-1)
+
+
+def combine(polynomials: Sequence[Sequence[int]], weights: Tensor) -> list[Tensor]:
+    """The coefficients (...) of a weighted sum of polynomials, the constant first; weights (..., N)."""
+    terms = weights.unbind(dim=-1)
+    nothing = torch.zeros_like(terms[0])
+    return [
+        sum((c * term for c, term in zip(column, terms, strict=True) if c != 0), nothing)
+        for column in zip_longest(*polynomials, fillvalue=0)
+    ]
 
 
 def horner(coefficients: Tensor, x: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from medmix.checks import check_images
+from medmix.constants import constants
 from medmix.windows import cut, window_starts
 
 
@@ -54,8 +55,8 @@ class NeighbourPatches(nn.Module):
         u = torch.rand((len(images), 5), generator=generator, device=drawn_on).to(images.device)
         position = (u[:, 0] * 8).long()
         offset = neighbour_offset(position, u[:, 1:3], side)
-        room = torch.tensor([height - side, width - side], device=images.device)
-        corner = (-offset).clamp(min=0) + (u[:, 3:] * (room - offset.abs() + 1)).long()
+        room = constants((height - side, width - side), offset) - offset.abs()
+        corner = (-offset).clamp(min=0) + (u[:, 3:] * (room + 1)).long()
         own, source = torch.arange(len(images), device=images.device), images.contiguous()
         first, second = (cut(source, window_starts(c, own, source.shape), side) for c in (corner, corner + offset))
         return first, second, position

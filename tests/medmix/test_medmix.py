@@ -206,6 +206,29 @@ def test_one_draw_nests_its_lesions(mix: MedMix, x: Tensor, seed: int) -> None:
         fewer, smaller = images, masks
 
 
+@pytest.mark.parametrize("size", [(1 / 4, 1 / 2.3), (1 / 8, 1 / 4)])
+@pytest.mark.parametrize("num_lesions", [2, 3, 5])
+def test_a_lesion_lies_anywhere_whatever_its_slot(num_lesions: int, size: tuple[float, float]) -> None:
+    """Else the place of one lesion would tell how many there are."""
+    batch = 20000
+    params = MedMix(num_lesions, size=size).forward_parameters((batch, 1, 64, 64), generator(0))
+    half = params["centre"] < 31.5  # (B, K, 2)
+    for share in (*half.double().mean(dim=0).T, half.all(dim=2).double().mean(dim=0)):  # (K,) each
+        assert (share - share.mean()).abs().max() < 4.5 * 0.5 / batch**0.5
+    assert params["radius"].mean(dim=0).std() < 0.02
+
+
+@given(batches(), SEEDS)
+def test_classes_of_one_draw_are_nested(x: Tensor, seed: int) -> None:
+    """The lesions of class n are n of those of class 3, so that none of them tells the class by itself."""
+    mix = MedMix()
+    most = mix.augment_as(x, 3, generator(seed))
+    for n in (1, 2):
+        images = mix.augment_as(x, n, generator(seed))
+        changed = (images != x).any(dim=1, keepdim=True)
+        assert torch.equal(images.masked_select(changed), most.masked_select(changed))
+
+
 def test_probability_zero_is_the_identity_and_half_gates_rows() -> None:
     x = torch.rand(200, 1, 16, 16)
     images, labels, masks = MedMix(3, p=0)(x)
