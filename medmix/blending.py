@@ -16,11 +16,6 @@ CYCLES, SWEEPS = 4, 3  # leaves at most 1 % of the correction, see the test
 COARSEST = 4  # side in pixels of the smallest level
 
 
-def join_masks(given: Tensor, lesions: Tensor) -> Tensor:
-    """A given mask of 0 and 1, or bool, with the lesions OR-ed into it."""
-    return given | lesions if given.dtype == torch.bool else torch.where(lesions, torch.ones_like(given), given)
-
-
 def seamless(patch: Tensor, target: Tensor, inside: Tensor) -> Tensor:
     """Patches (B, C, S, S) shifted by a smooth correction so that they meet the target on the lesion's border."""
     work = torch.promote_types(patch.dtype, torch.float32)

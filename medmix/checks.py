@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from numbers import Real
 
 import torch
+from kornia.constants import DataKey
 from torch import Tensor
 
 
@@ -45,15 +46,6 @@ def check_values(images: Tensor) -> None:
         )
 
 
-def check_batch(images: Tensor, mask: Tensor | None, foreground: Tensor | None) -> None:
-    """Refuse images, or a mask or foreground, that MedMix cannot work on."""
-    check_images(images)
-    if mask is not None:
-        check_container_mask(mask, images)
-    if foreground is not None:
-        check_mask(foreground, images.shape, images.device, "foreground")
-
-
 def check_mask(mask: Tensor, images_shape: torch.Size, device: torch.device, name: str) -> None:
     """Refuse a mask that is not (B, 1, H, W) bool on the images' device."""
     expected = (images_shape[0], 1, *images_shape[2:])
@@ -66,42 +58,23 @@ def check_mask(mask: Tensor, images_shape: torch.Size, device: torch.device, nam
         raise ValueError(f"expected {name} on {device}, got {mask.device}: move it with {name}.to(images.device)")
 
 
-def check_container_mask(mask: Tensor, images: Tensor) -> None:
-    """Refuse a mask (B, C, H, W) that does not belong to the images."""
+def check_container_mask(mask: Tensor, shape: torch.Size, device: torch.device | None = None) -> None:
+    """Refuse a mask (B, C, H, W) that does not belong to images of this shape and, if given, device."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"expected the mask as a tensor (B, 1, H, W), got {type(mask).__name__}")
-    if mask.dim() != 4 or mask.shape[0] != images.shape[0] or mask.shape[2:] != images.shape[2:]:
-        raise ValueError(f"expected a mask (B, 1, H, W) for images {tuple(images.shape)}, got {tuple(mask.shape)}")
-    if mask.device != images.device:
-        raise ValueError(f"expected the mask on {images.device}, got {mask.device}: use mask.to(images.device)")
+    if mask.dim() != 4 or mask.shape[0] != shape[0] or mask.shape[2:] != shape[2:]:
+        raise ValueError(f"expected a mask (B, 1, H, W) for images {tuple(shape)}, got {tuple(mask.shape)}")
+    if device is not None and mask.device != device:
+        raise ValueError(f"expected the mask on {device}, got {mask.device}: use mask.to(images.device)")
 
 
-def check_params(params: dict[str, Tensor], images: Tensor, sides: Sequence[int], widths: dict[str, int]) -> None:
-    """Refuse parameters that were not drawn for images of this shape, or by another MedMix.
-
-    Args:
-        params: Parameters to replay.
-        images: (B, C, H, W).
-        sides: The windows' sides that this MedMix works in.
-        widths: How many numbers describe its lesions, by parameter.
-    """
-    if "forward_input_shape" not in params:
-        raise ValueError(f"expected params of forward_parameters, got only {sorted(params)}: replay all of them")
-    drawn = tuple(params["forward_input_shape"].tolist())
-    if drawn != tuple(images.shape):
-        raise ValueError(
-            f"expected images {drawn}, for which the params were drawn, got {tuple(images.shape)}: "
-            "replay on images of the same shape"
-        )
-    if params["window_sides"].tolist() != list(sides) or any(params[k].shape[-1] != n for k, n in widths.items()):
-        raise ValueError(
-            "expected params drawn by a MedMix of the same size, shape and nonlinear, got those of another: "
-            "replay with the one that drew them, or with one of the same options"
-        )
-
-
-def check_inputs(inputs: Sequence[object], keys: Sequence[object], params: object, *drawing: object) -> None:
-    """Refuse a number of inputs other than that of the data keys, and a replay that is asked to draw."""
+def check_inputs(inputs: Sequence[object], keys: Sequence[DataKey], params: object, *drawing: object) -> None:
+    """Refuse inputs that do not match the data keys, other data keys, and a replay that is asked to draw."""
+    if not {DataKey.INPUT, DataKey.MASK}.issuperset(keys):
+        names = [key.name.lower() for key in keys]
+        raise ValueError(f"expected data_keys of 'input' and 'mask', got {names}: lesions change nothing else")
+    if DataKey.INPUT not in keys and params is None:
+        raise ValueError("expected params with data_keys ['mask'], got None: a mask alone can only be replayed")
     if len(inputs) != len(keys):
         raise TypeError(
             f"expected {len(keys)} positional input(s), one per data key, got {len(inputs)}: give params, foreground "
@@ -111,12 +84,10 @@ def check_inputs(inputs: Sequence[object], keys: Sequence[object], params: objec
         raise ValueError("expected either params or foreground/generator, got both: a replay draws nothing")
 
 
-def check_label(label: int, largest: int) -> None:
-    """Refuse a class that an augmentation does not have."""
+def check_label(label: int, largest: int, more: str = "") -> None:
+    """Refuse a class that an augmentation does not have; `more` says how it gets more of them."""
     if not 0 <= label <= largest:
-        raise ValueError(
-            f"expected a class in 0..{largest}, got {label}: use fewer classes, or a MedMix with that many num_lesions"
-        )
+        raise ValueError(f"expected a class in 0..{largest}, got {label}: use fewer classes{more}")
 
 
 def check_probability(p: float) -> None:

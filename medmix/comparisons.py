@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from medmix.checks import check_images, check_label
 from medmix.lesions import share_out
 from medmix.medmix import MedMix, MedMixOutput
+from medmix.options import is_number
 
 NUM_CLASSES = 4
 
@@ -63,10 +64,15 @@ class NoiseClasses(_Classes):
 
     Args:
         step: Standard deviation of class 1, on images in [0, 1].
+
+    Raises:
+        ValueError: If the step is not a positive number.
     """
 
     def __init__(self, step: float = 0.1) -> None:
         super().__init__()
+        if not is_number(step) or step <= 0:
+            raise ValueError(f"expected step as a standard deviation above 0, got {step!r}")
         self.step = step
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """MedMix, the paper's section 3.2: healthy images with 0 to 3 synthetic lesions, their number and their mask."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -8,20 +8,17 @@ from kornia.augmentation import MixAugmentationBaseV2
 from kornia.constants import DataKey
 from torch import Tensor
 
-from medmix.alteration import NOISE_POOL
-from medmix.appearance import CURVE_DIM, CURVE_WIDTH, Nonlinear, colour_matrix, curve_coefficients
-from medmix.blending import Blending, join_masks
-from medmix.checks import check_batch, check_inputs, check_label, check_params
-from medmix.constants import constants
-from medmix.lesions import NUM_LAYOUTS, draw_sources, sample_layout, share_out, spread_sizes
+from medmix.appearance import CURVE_WIDTH, Nonlinear
+from medmix.blending import Blending
+from medmix.checks import check_container_mask, check_images, check_inputs, check_label, check_mask
+from medmix.drawing import draw_look, draw_noise, draw_places
+from medmix.lesions import sample_layout
 from medmix.options import OPTIONS, check_options, check_room, lesion_numbers
-from medmix.outlines import OUTLINE_DIM, OUTLINE_WIDTH, Shape, outline_coefficients
-from medmix.rendering import Look, render_lesions
+from medmix.outlines import OUTLINE_WIDTH, Shape
+from medmix.params import Params, check_params, drawn_shape, for_all, on_device, with_lesions
+from medmix.rendering import Look, compose, compose_masks, join_masks
 from medmix.warps import Deformation
-from medmix.windows import Part, paste, size_parts
-
-Params = dict[str, Tensor]
-ON_HOST = ("forward_input_shape", "window_sides")  # parameters that the composition does not touch
+from medmix.windows import Part, size_parts
 
 
 class MedMixOutput(NamedTuple):
@@ -41,7 +38,8 @@ class MedMix(MixAugmentationBaseV2):
 
     Args:
         num_lesions: Possible numbers of lesions, shared out evenly over a batch; an int for exactly that many.
-        size: Smallest and largest lesion diameter as a fraction of the shorter image side.
+        size: Smallest and largest lesion diameter as a fraction of the shorter image side; where that many lesions do
+            not fit side by side, all of an image's are made smaller.
         shape: Outline: "blob" (irregular), "ellipse" or "rectangle".
         blending: "feathered"; "hard" replaces the pixels; "seamless" solves Poisson's equation inside the lesion, so
             that it meets its surroundings without an edge and differs by its texture only, as in NSA and PII.
@@ -57,7 +55,7 @@ class MedMix(MixAugmentationBaseV2):
         data_keys: Inputs inside a kornia container: "input" and "mask" (lesions are OR-ed into given masks of 0 and 1).
 
     Raises:
-        ValueError: If an option is out of range.
+        TypeError, ValueError: If an option is of the wrong type or out of range.
 
     Example:
         >>> images, labels, masks = MedMix()(torch.rand(8, 3, 64, 64))
@@ -116,7 +114,8 @@ class MedMix(MixAugmentationBaseV2):
             `MedMixOutput`; with "mask" among the data keys, or `data_keys` given, one output per input, as in kornia.
 
         Raises:
-            TypeError, ValueError: If images or masks are not as described; the message tells how to mend them.
+            TypeError, ValueError: If images or masks are not as described; the message tells how to mend them. Values
+                outside [0, 1] are found on the CPU only: a look at a GPU's would make the host wait.
         """
         keys = self.data_keys if data_keys is None else [DataKey.get(key) for key in data_keys]
         check_inputs(inputs, keys, params, generator, foreground)
@@ -128,11 +127,12 @@ class MedMix(MixAugmentationBaseV2):
         if single:
             images = images[None]
             mask, foreground = (x[None] if isinstance(x, Tensor) else x for x in (mask, foreground))
-        check_batch(images, mask, foreground)
+        check_images(images)
+        if mask is not None:
+            check_container_mask(mask, images.shape, images.device)
         if params is None:
             params = self.forward_parameters(images.shape, generator, foreground, images.device)
-        widths = {"outline": OUTLINE_WIDTH[self.shape], "curve": CURVE_WIDTH[self.nonlinear or "bezier"]}
-        check_params(params, images, [part.side for part in self.parts(images.shape)], widths)
+        self.check_params(params, images.shape)
         self._params = params
         output = self.compose(images, params)
         if mask is not None:
@@ -157,52 +157,33 @@ class MedMix(MixAugmentationBaseV2):
             device: Where the parameters are wanted; drawn on the generator's device.
 
         Returns:
-            A dict of tensors with a row per image, to give back as `params=`.
+            A dict of tensors, most of them with a row per image, to give back as `params=`.
+
+        Raises:
+            TypeError, ValueError: If the foreground does not belong to such images, or they are too small.
         """
+        check_room(max(self.num_lesions), batch_shape)
         drawn_on = generator.device if generator is not None else torch.device(device or "cpu")
         batch, channels, height, width = batch_shape
-        check_room(max(self.num_lesions), height, width)
         rows, slots = 1 if self.same_on_batch else batch, max(1, *self.num_lesions)
 
         def uniform(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator, device=drawn_on)
 
-        classes = share_out(uniform(rows), uniform(1), len(self.num_lesions))
-        by_size = uniform(rows, slots).argsort(dim=0)
-        params = {
-            "batch_prob": (uniform(rows) < self.p).float(),
-            "num_lesions": constants(self.num_lesions, classes)[classes],
-            "layout": spread_sizes(uniform(rows, NUM_LAYOUTS + 1, slots, 4), by_size),
-            "source": draw_sources(uniform(rows, slots), batch),
-            "origin": uniform(rows, slots, 2),
-            **self.draw_look(uniform, rows, slots, channels),
-        }
+        params = draw_places(uniform, rows, slots, batch, self.num_lesions, self.p)
+        params |= draw_look(uniform, rows, slots, channels, self.shape, self.color_jitter, self.noise, self.nonlinear)
         if self.same_on_batch:
-            params = {name: value.expand(batch, *value.shape[1:]).clone() for name, value in params.items()}
-            by_size = torch.arange(batch, device=drawn_on)[:, None].expand(-1, slots)
+            params = for_all(params, batch)
         sides = [part.side for part in self.parts(batch_shape)]
-        pool = torch.randn(NOISE_POOL + channels * max(sides) ** 2, generator=generator, device=drawn_on)
-        params |= {"by_size": by_size, "noise_pool": pool}
+        params["noise_pool"] = draw_noise(channels * max(sides) ** 2, generator, drawn_on)
         params = {name: value.to(device or drawn_on) for name, value in params.items()}
         layout = params.pop("layout")
+        if foreground is not None:
+            check_mask(foreground, torch.Size(batch_shape), layout.device, "foreground")
         params["centre"], params["radius"] = sample_layout(layout, (height, width), self.size, foreground)
         params["window_sides"] = torch.tensor(sides)
         params["forward_input_shape"] = torch.tensor(batch_shape)  # as kornia's own augmentations have it
         return params
-
-    def draw_look(self, uniform: Callable[..., Tensor], rows: int, slots: int, channels: int) -> Params:
-        """Draw the outlines and alterations of lesions, (rows, slots, ...) each."""
-        curve = self.nonlinear or "bezier"
-        colour, pivot = colour_matrix(self.color_jitter, uniform(rows, slots, 4), channels)
-        return {
-            "outline": outline_coefficients(self.shape, uniform(rows, slots, OUTLINE_DIM)),
-            "warp": uniform(rows, slots, 3),
-            "colour": colour,
-            "pivot": pivot,
-            "std": self.noise[0] + (self.noise[1] - self.noise[0]) * uniform(rows, slots),
-            "stretch": (NOISE_POOL * uniform(rows, slots)).long(),
-            "curve": curve_coefficients(curve, uniform(rows, slots, CURVE_DIM[curve])),
-        }
 
     @property
     def look(self) -> Look:
@@ -215,33 +196,22 @@ class MedMix(MixAugmentationBaseV2):
         batch, _, height, width = batch_shape
         return size_parts(self.size, batch, not self.same_on_batch, (height, width))
 
+    def check_params(self, params: Params, shape: torch.Size) -> None:
+        """Refuse parameters that this MedMix cannot replay on images of this shape."""
+        widths = {"outline": OUTLINE_WIDTH[self.shape], "curve": CURVE_WIDTH[self.nonlinear or "bezier"]}
+        check_params(params, shape, [part.side for part in self.parts(shape)], widths)
+
     def compose(self, images: Tensor, params: Params) -> MedMixOutput:
         """Paste the lesions that the parameters describe."""
-        # kornia's containers draw on the CPU
-        params = {k: v.to(images.device) for k, v in params.items() if k not in ON_HOST}
-        batch, slots = params["radius"].shape
-        count = params["num_lesions"] * (params["batch_prob"] > 0.5)
-        slot, own = torch.arange(slots, device=images.device), torch.arange(batch, device=images.device)
-        present = (slot < count[:, None]) & (params["radius"] > 0)  # (B, K)
-        by_size = params.pop("by_size").T  # (K, B)
-        numbers = {name: value for name, value in params.items() if value.dim() > 1}
-        numbers |= {"present": present, "image": own[:, None].expand(-1, slots)}
-        numbers = {name: value[by_size, slot[:, None]] for name, value in numbers.items()}  # (K, B, ...)
-        donors = images.contiguous()
-        output = donors.clone()
-        masks = torch.zeros_like(output[:, :1], dtype=torch.uint8)  # the compiler writes bytes faster than bools
-        for first, last, side in self.parts(images.shape):
-            part = {name: value[:, first:last].flatten(0, 1) for name, value in numbers.items()}  # (K * N, ...)
-            lesions = render_lesions(donors, part, params["noise_pool"], side, self.look)
-            for one_per_image in lesions.chunk(slots):  # windows of one image may overlap
-                output, masks = paste(output, masks, one_per_image)
-        if images.is_contiguous(memory_format=torch.channels_last):
-            output = output.contiguous(memory_format=torch.channels_last)
-        return MedMixOutput(output, present.sum(dim=1), masks.view(torch.bool))
+        params = on_device(params, images.device)
+        return MedMixOutput(*compose(images, params, self.parts(images.shape), self.look))
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
-        """Images (B, C, H, W) of class `label`: with that many lesions each. Used by `MultiClassViews`."""
-        check_label(label, max(self.num_lesions))
+        """Images (B, C, H, W) of class `label`: with that many lesions each. Used by `MultiClassViews`.
+
+        Lesions may lie anywhere: a foreground that holds fewer would change the class.
+        """
+        check_label(label, max(self.num_lesions), more=", or a MedMix with that many num_lesions")
         if label == 0:
             return images.clone()
         params = self.forward_parameters(images.shape, generator, device=images.device)
@@ -253,21 +223,17 @@ class MedMix(MixAugmentationBaseV2):
 
     def transform_mask(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
         """Kornia's protocol: the given mask (B, 1, H, W), or of one image (1, H, W), joined with the lesions."""
-        blank = torch.zeros(params["forward_input_shape"].tolist(), device=input.device)
-        lesions = self.compose(blank, params).masks
+        shape = drawn_shape(params)
+        self.check_params(params, shape)
+        batch = input[None] if isinstance(input, Tensor) and input.dim() == 3 else input
+        check_container_mask(batch, shape)
+        lesions = compose_masks(shape, on_device(params, input.device), self.parts(shape), self.look)
         return join_masks(input, lesions if input.dim() == 4 else lesions[0])
 
     def __repr__(self) -> str:
         options = {name: getattr(self, name) for name in (*OPTIONS, "p", "same_on_batch", "keepdim")}
         options["data_keys"] = ["mask" if key == DataKey.MASK else "input" for key in self.data_keys]
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items())})"
-
-
-def with_lesions(params: Params, number: int) -> Params:
-    """The same draw with the first `number` lesions in every image: a lesion's place and size do not tell how many."""
-    params = {name: value[:, :number] if value.dim() > 1 else value for name, value in params.items()}
-    count, gate = torch.full_like(params["num_lesions"], number), torch.ones_like(params["batch_prob"])
-    return params | {"num_lesions": count, "batch_prob": gate}
 
 
 def in_order(output: MedMixOutput, keys: list[DataKey]) -> Tensor | list[Tensor]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from numbers import Real
 from typing import Any, get_args
 
+from kornia.constants import DataKey
+
 from medmix.appearance import Nonlinear
 from medmix.blending import Blending
 from medmix.checks import check_probability
@@ -12,7 +14,7 @@ from medmix.outlines import Shape
 from medmix.warps import Deformation
 
 OPTIONS = ("num_lesions", "size", "shape", "blending", "softness", "color_jitter", "noise", "nonlinear", "deformation")
-DATA_KEYS = ({"input"}, {"input", "mask"})
+DATA_KEYS = ({DataKey.INPUT}, {DataKey.INPUT, DataKey.MASK})
 
 
 def check_options(**options: Any) -> None:
@@ -37,14 +39,14 @@ def check_options(**options: Any) -> None:
             raise ValueError(f"expected {name} to be one of {allowed}, got {options[name]!r}")
     if not (is_number(options["softness"]) and 0 <= options["softness"] <= 1):
         raise ValueError(f"expected softness in [0, 1], got {options['softness']!r}")
-    if set(options["data_keys"]) not in DATA_KEYS:
+    if {DataKey.get(key) for key in options["data_keys"]} not in DATA_KEYS:
         raise ValueError(f"expected data_keys ['input'] or ['input', 'mask'], got {list(options['data_keys'])}")
 
 
 def lesion_numbers(num_lesions: int | Sequence[int]) -> tuple[int, ...]:
     """The possible numbers of lesions; refuses anything but whole ones."""
     numbers = tuple(num_lesions) if isinstance(num_lesions, Iterable) else (num_lesions,)
-    if not all(isinstance(n, int) for n in numbers):
+    if not all(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
         raise TypeError(f"expected num_lesions as an int or several, got {num_lesions!r}: convert with int()")
     if not numbers or min(numbers) < 0:
         raise ValueError(f"expected numbers of lesions >= 0, got num_lesions={num_lesions}")
@@ -89,8 +91,11 @@ def is_number(value: object) -> bool:
     return isinstance(value, Real)
 
 
-def check_room(slots: int, height: int, width: int) -> None:
-    """Refuse images in which that many lesions cannot stay apart."""
+def check_room(slots: int, batch_shape: Sequence[int]) -> None:
+    """Refuse images (B, C, H, W) in which that many lesions cannot stay apart."""
+    if len(batch_shape) != 4:
+        raise ValueError(f"expected batch_shape (B, C, H, W), got {tuple(batch_shape)}: give images.shape")
+    height, width = batch_shape[2:]
     side = 3 * math.ceil(math.sqrt(slots))
     if min(height, width) < side:
         raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medmix.appearance import jitter_colour
 from medmix.checks import check_images, check_probability
-from medmix.options import check_jitter
+from medmix.options import check_jitter, check_range
 
 Params = dict[str, Tensor]
 
@@ -25,17 +25,22 @@ class StrongAugmentation(Protocol):
 class WeakAugmentation(nn.Module):
     """Random resized crop, horizontal flip, colour jitter and grayscale: the weak augmentation A_0.
 
-    Crop and flip are one resampling, jitter and grayscale one affine colour map per image. The map is clamped once, at
-    the end, and its order is brightness, contrast, saturation, hue.
+    Crop and flip are one bilinear resampling (without antialiasing: shrink images before, once and for all), jitter and
+    grayscale one affine colour map per image. The map is clamped once, at the end, and its order is brightness,
+    contrast, saturation, hue.
 
     Args:
         size: Output side, or (height, width), in pixels.
-        scale: Smallest and largest area of the crop as a fraction of the image.
+        scale: Smallest and largest area of the crop as a fraction of the image; a crop that sticks out is trimmed, so
+            oblong images, in which no crop of that area and ratio fits, get smaller ones.
         ratio: Smallest and largest aspect ratio of the crop.
         flip_p: Probability of a horizontal flip.
         color_jitter: Brightness, contrast, saturation and hue strengths.
         jitter_p: Probability of the colour jitter.
         grayscale_p: Probability of a grey image (only with three channels).
+
+    Raises:
+        TypeError, ValueError: If an option is of the wrong type or out of range.
 
     Example:
         >>> WeakAugmentation(32)(torch.rand(4, 3, 64, 64)).shape
@@ -56,15 +61,14 @@ class WeakAugmentation(nn.Module):
         super().__init__()
         for p in (flip_p, jitter_p, grayscale_p):
             check_probability(p)
+        check_range("scale", scale)
         if not 0 < scale[0] <= scale[1] <= 1:
             raise ValueError(f"expected 0 < smallest <= largest <= 1 in scale (crop area), got {scale}")
-        if not 0 < ratio[0] <= ratio[1]:
+        check_range("ratio", ratio)
+        if ratio[0] == 0:
             raise ValueError(f"expected 0 < smallest <= largest in ratio (crop width / height), got {ratio}")
         check_jitter(color_jitter)
-        sides = tuple(size) if isinstance(size, Sequence) else (size, size)
-        if len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
-            raise ValueError(f"expected size as a side or (height, width) in whole pixels >= 1, got {size!r}")
-        self.size = sides[0], sides[1]
+        self.size = height_and_width(size)
         self.scale, self.ratio, self.flip_p = scale, ratio, flip_p
         self.color_jitter, self.jitter_p, self.grayscale_p = color_jitter, jitter_p, grayscale_p
 
@@ -75,6 +79,10 @@ class WeakAugmentation(nn.Module):
             images: Images, floats in [0, 1].
             params: Parameters of `forward_parameters`, to replay them.
             generator: Source of randomness; None is torch's global one.
+
+        Raises:
+            TypeError, ValueError: If images are no such batch (values are looked at on the CPU only), or params were
+                drawn for another number of images.
         """
         check_images(images)
         if params is None:
@@ -110,6 +118,14 @@ class WeakAugmentation(nn.Module):
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
 
+def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
+    """The output size from a side or (height, width)."""
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sides) != 2 or not all(isinstance(n, int) and n > 0 for n in sides):
+        raise ValueError(f"expected size as a side or (height, width) in whole pixels >= 1, got {size!r}")
+    return sides[0], sides[1]
+
+
 def crop_grid(crop: Tensor, size: tuple[int, int]) -> Tensor:
     """Sampling grid (B, h, w, 2) of affine maps (B, 2, 3) that scale and shift, without affine_grid's products."""
     rows, columns = ((torch.arange(n, device=crop.device, dtype=crop.dtype) * 2 + 1) / n - 1 for n in size)
@@ -137,6 +153,9 @@ class MultiClassViews(nn.Module):
         weak: The weak augmentation, called once per view on all strongly augmented images at once.
         num_classes: Number of strong classes C (0..C-1).
 
+    Raises:
+        ValueError: If `num_classes` is no whole number >= 1 or, at the call, more than the strong augmentation has.
+
     Example:
         >>> from medmix import MedMix
         >>> views = MultiClassViews(MedMix, WeakAugmentation(64), num_classes=4)
@@ -149,8 +168,8 @@ class MultiClassViews(nn.Module):
         self, strong: StrongAugmentation | type[StrongAugmentation], weak: WeakAugmentation, num_classes: int = 4
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"expected at least one class, got num_classes={num_classes}")
+        if not isinstance(num_classes, int) or num_classes < 1:
+            raise ValueError(f"expected at least one class as a whole number, got num_classes={num_classes!r}")
         self.strong = strong() if isinstance(strong, type) else strong
         self.weak = weak
         self.num_classes = num_classes

@@ -27,7 +27,8 @@ class Lesions(NamedTuple):
     """Lesions as pixels, in windows of one size.
 
     Attributes:
-        starts: Where the windows begin in the images, (N, C), and in the masks, (N, 1); see `window_starts`.
+        starts: Where the windows begin in the images, (N, C); see `window_starts`.
+        mask_starts: The same in the masks, (N, 1).
         patch: (N, C, S, S) in [0, 1].
         alpha: Opacity (N, 1, S, S), 0 outside the lesion.
         inside: (N, 1, S, S) bool, the lesion.
@@ -143,7 +144,7 @@ def window_starts(corner: Tensor, image: Tensor, shape: torch.Size) -> Tensor:
 def cut(images: Tensor, starts: Tensor, side: int) -> Tensor:
     """Windows (N, C, S, S) of contiguous images (B, C, H, W) that begin at `starts` (N, C)."""
     starts = starts.flatten()
-    if needs_grad(images):
+    if pixelwise(images):
         windows = images.view(-1)[pixels(starts, side, images.shape[3])]
     elif torch.compiler.is_compiling():
         windows = cut_windows(images, starts, side)
@@ -153,7 +154,7 @@ def cut(images: Tensor, starts: Tensor, side: int) -> Tensor:
 
 
 def paste(images: Tensor, masks: Tensor, lesions: Lesions) -> tuple[Tensor, Tensor]:
-    """Paste lesions, at most one per image, and mark them; in place, unless autograd follows.
+    """Paste lesions, at most one per image, and mark them; in place, unless it is done pixel by pixel.
 
     Args:
         images: (B, C, H, W) contiguous.
@@ -164,7 +165,7 @@ def paste(images: Tensor, masks: Tensor, lesions: Lesions) -> tuple[Tensor, Tens
         Images and masks.
     """
     starts, mask_starts, patch, alpha, inside = lesions
-    if needs_grad(images, patch):
+    if pixelwise(images, patch):
         target, target_mask = cut(images, starts, inside.shape[-1]), cut(masks, mask_starts, inside.shape[-1])
         images = put(images, starts, target.lerp(patch, alpha))
         return images, put(masks, mask_starts, target_mask | inside.to(torch.uint8))
@@ -194,6 +195,8 @@ def pixels(starts: Tensor, side: int, width: int) -> Tensor:
     return starts[:, None, None] + (steps * width)[:, None] + steps
 
 
-def needs_grad(*tensors: Tensor) -> bool:
-    """Whether autograd records what happens to one of the tensors."""
+def pixelwise(*tensors: Tensor) -> bool:
+    """Whether windows are taken pixel by pixel: for autograd, and where CUDA has to write deterministically."""
+    if torch.are_deterministic_algorithms_enabled() and tensors[0].is_cuda:
+        return True  # its other way would copy the view of all windows
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)

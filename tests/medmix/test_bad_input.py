@@ -60,8 +60,9 @@ def test_bad_images(user, case) -> None:
     ],
 )
 def test_bad_foreground(foreground, error, message) -> None:
-    with pytest.raises(error, match=message):
-        MedMix()(GOOD, foreground=foreground)
+    for draw in (MedMix(), lambda x, foreground: MedMix().forward_parameters(x.shape, foreground=foreground)):
+        with pytest.raises(error, match=message):
+            draw(GOOD, foreground=foreground)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,7 @@ def test_bad_foreground(foreground, error, message) -> None:
     [
         (torch.zeros(2, 1, 16, 16), ValueError, "mask"),
         (torch.zeros(3, 1, 32, 32), ValueError, "mask"),
+        (torch.zeros(32, 32), ValueError, "mask"),
         (torch.zeros(2, 1, 32, 32, device="meta"), ValueError, "mask"),
         (np.zeros((2, 1, 32, 32)), TypeError, "mask"),
     ],
@@ -76,6 +78,9 @@ def test_bad_foreground(foreground, error, message) -> None:
 def test_bad_mask_in_a_container_call(mask, error, message) -> None:
     with pytest.raises(error, match=message):
         MedMix(data_keys=["input", "mask"])(GOOD, mask)
+    if not (isinstance(mask, torch.Tensor) and mask.device.type == "meta"):  # a replay goes to the mask's device
+        with pytest.raises(error, match=message):
+            MedMix()(mask, params=MedMix().forward_parameters(GOOD.shape), data_keys=["mask"])
 
 
 @pytest.mark.parametrize(
@@ -90,6 +95,7 @@ def test_bad_mask_in_a_container_call(mask, error, message) -> None:
         ({"num_lesions": -1}, ValueError, "num_lesions"),
         ({"num_lesions": ()}, ValueError, "num_lesions"),
         ({"num_lesions": (0, 1.5)}, TypeError, "num_lesions"),
+        ({"num_lesions": True}, TypeError, "num_lesions"),
         ({"shape": "star"}, ValueError, "blob"),
         ({"softness": 1.5}, ValueError, "softness"),
         ({"color_jitter": (0.4, 0.4)}, ValueError, "color_jitter"),
@@ -143,6 +149,8 @@ def test_params_of_another_medmix(other) -> None:
     mix, drawn = MedMix(), MedMix(**other).forward_parameters(GOOD.shape)
     with pytest.raises(ValueError, match="same size, shape and nonlinear"):
         mix(GOOD, params=drawn)
+    with pytest.raises(ValueError, match="same size, shape and nonlinear"):
+        mix(torch.zeros(2, 1, 32, 32), params=drawn, data_keys=["mask"])
 
 
 def test_a_replay_draws_nothing() -> None:
@@ -151,6 +159,24 @@ def test_a_replay_draws_nothing() -> None:
     for drawing in ({"generator": torch.Generator()}, {"foreground": torch.ones(2, 1, 32, 32, dtype=torch.bool)}):
         with pytest.raises(ValueError, match="either params or"):
             mix(GOOD, params=params, **drawing)
+
+
+@pytest.mark.parametrize("key", ["class", "bbox", "keypoints"])
+def test_data_keys_that_lesions_do_not_change(key: str) -> None:
+    with pytest.raises(ValueError, match="'input' and 'mask'"):
+        MedMix()(GOOD, torch.zeros(2), data_keys=["input", key])
+
+
+def test_a_mask_alone_can_only_be_replayed() -> None:
+    with pytest.raises(ValueError, match="expected params"):
+        MedMix()(torch.zeros(2, 1, 32, 32), data_keys=["mask"])
+    with pytest.raises(ValueError, match="replay all"):
+        MedMix()(torch.zeros(2, 1, 32, 32), params={}, data_keys=["mask"])
+
+
+def test_a_batch_shape_of_three_numbers() -> None:
+    with pytest.raises(ValueError, match="batch_shape"):
+        MedMix().forward_parameters((3, 32, 32))
 
 
 def test_inputs_that_belong_to_no_data_key() -> None:
@@ -169,20 +195,25 @@ def test_classes_that_an_augmentation_does_not_have() -> None:
     for strong in (RotationClasses, PermutationClasses, NoiseClasses, CutMixClasses):
         with pytest.raises(ValueError, match=r"0\.\.3, got 4"):
             MultiClassViews(strong, WeakAugmentation(16), num_classes=5)(GOOD)
-    with pytest.raises(ValueError, match="at least one class"):
-        MultiClassViews(MedMix, WeakAugmentation(16), num_classes=0)
+    for number in (0, 4.0):
+        with pytest.raises(ValueError, match="at least one class"):
+            MultiClassViews(MedMix, WeakAugmentation(16), num_classes=number)
+    for step in (-1, 0, "a"):
+        with pytest.raises(ValueError, match="step"):
+            NoiseClasses(step)
 
 
 @pytest.mark.parametrize(
     "options",
     [
         {"flip_p": 2}, {"scale": (0, 1)}, {"scale": (0.5, 1.5)}, {"ratio": (2, 1)}, {"color_jitter": (0.4, 0.4)},
-        {"color_jitter": (-5, 0.4, 0.4, 0.4)}, {"size": 0}, {"size": 16.0}, {"size": (16, -1)},
+        {"color_jitter": (-5, 0.4, 0.4, 0.4)}, {"size": 0}, {"size": 16.0}, {"size": (16, -1)}, {"scale": 0.5},
+        {"ratio": 1.0}, {"ratio": (0, 1)},
     ],
     ids=str,
 )  # fmt: skip
 def test_bad_weak_options(options) -> None:
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises((TypeError, ValueError), match="expected"):
         WeakAugmentation(**({"size": 16} | options))
 
 

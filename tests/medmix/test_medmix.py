@@ -37,7 +37,7 @@ def mixes(draw: st.DrawFn) -> MedMix:
         softness=draw(st.sampled_from([0.0, 0.35, 1.0])),
         color_jitter=draw(st.sampled_from([(0.4, 0.4, 0.4, 0.1), (0, 0, 0, 0)])),
         noise=draw(st.sampled_from([(0.0, 0.1), (0.0, 0.0), (0.5, 0.5)])),
-        nonlinear=draw(st.sampled_from(["bezier", None])),
+        nonlinear=draw(st.sampled_from(["bezier", "genesis", None])),
         deformation=draw(st.sampled_from([None, "fisheye", "wave"])),
         p=draw(st.sampled_from([0.0, 0.5, 1.0])),
         same_on_batch=draw(st.booleans()),
@@ -117,6 +117,14 @@ def test_replay_equals(mix: MedMix, x: Tensor, seed: int) -> None:
 
 
 @given(mixes(), batches(), SEEDS)
+def test_a_mask_alone_is_replayed(mix: MedMix, x: Tensor, seed: int) -> None:
+    expected = mix(x, generator=generator(seed)).masks
+    given_mask = torch.rand(expected.shape, generator=generator(seed)) < 0.1
+    actual = mix(given_mask, params=mix._params, data_keys=["mask"])
+    assert torch.equal(actual, expected | given_mask)
+
+
+@given(mixes(), batches(), SEEDS)
 def test_a_generator_leaves_the_global_one_alone(mix: MedMix, x: Tensor, seed: int) -> None:
     before = torch.get_rng_state()
     mix(x, generator=generator(seed))
@@ -182,6 +190,8 @@ def test_dtype_and_memory_format_are_kept(dtype, memory_format, deformation) -> 
     reference = mix(x.double().contiguous(), params=mix._params)
     assert torch.equal(masks, reference.masks)
     assert torch.equal(images.masked_select(~masks), x.masked_select(~masks))
+    assert images.min() >= 0
+    assert images.max() <= 1
     tolerance = {torch.float16: 2e-3, torch.bfloat16: 1e-2}.get(dtype, 1e-4)
     assert (images.double() - reference.images).abs().max() <= tolerance
 
