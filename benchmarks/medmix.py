@@ -40,17 +40,16 @@ def contenders(shape: tuple[int, ...]) -> dict[str, Callable[[Tensor], object]]:
     )
     cutmix, transplantation = K.RandomCutMixV2(p=1.0, data_keys=["input", "class"]), K.RandomTransplantation(p=1.0)
     weak = WeakAugmentation(side)
-    compiled = torch.compile(mix_small.compose, fullgraph=True, dynamic=False)
+    small, large = (torch.compile(mix.compose, fullgraph=True, dynamic=False) for mix in (mix_small, mix_large))
     pictures = [
         Image.fromarray(p) for p in (np.random.default_rng(0).random((shape[0], side, side, 3)) * 255).astype("u1")
     ]
     return {
         "batch copy": torch.clone,
         "MedMix, n = 3, size 1/16-1/4": mix_small,
-        "MedMix, n = 3, size 1/16-1/4, compiled": lambda x: compiled(
-            x, mix_small.forward_parameters(x.shape, device=x.device)
-        ),
+        "MedMix, n = 3, size 1/16-1/4, compiled": lambda x: small(x, drawn(mix_small, x)),
         "MedMix, n = 3, default size": mix_large,
+        "MedMix, n = 3, default size, compiled": lambda x: large(x, drawn(mix_large, x)),
         "MedMix, n = 3, default size, in a foreground": lambda x: mix_large(x, foreground=disc(x)),
         "MedMix, n = 3, size 1/16-1/4, seamless": MedMix(3, size=(1 / 16, 1 / 4), blending="seamless"),
         "MedMix, image by image, n = 3, size 1/16-1/4": lambda x: naive_loop(x, mix_small),
@@ -63,6 +62,11 @@ def contenders(shape: tuple[int, ...]) -> dict[str, Callable[[Tensor], object]]:
         "kornia's weak chain": chain,
         "MultiClassViews (8 views per image)": MultiClassViews(mix_large, weak),
     }
+
+
+def drawn(mix: MedMix, images: Tensor) -> dict[str, Tensor]:
+    """Parameters for a batch, on its device."""
+    return mix.forward_parameters(images.shape, device=images.device)
 
 
 def naive_loop(images: Tensor, mix: MedMix) -> Tensor:

@@ -148,6 +148,8 @@ def crop_size(
 class MultiClassViews(nn.Module):
     """Two weak views of every image under every strong class: x^(n, 0) and x^(n, 1) of equation (4).
 
+    Lesions may lie anywhere in an image: crop the images to the anatomy before.
+
     Args:
         strong: The strong augmentation, `MedMix` or another with its `augment_as`; a class is built with its defaults.
         weak: The weak augmentation, called once per view on all strongly augmented images at once.
