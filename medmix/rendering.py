@@ -11,7 +11,7 @@ from medmix.appearance import Nonlinear
 from medmix.blending import Blending, seamless
 from medmix.outlines import Shape, lesion_alpha
 from medmix.warps import Deformation
-from medmix.windows import Lesions, Part, cut, join_windows, paste, place_windows, window_starts
+from medmix.windows import Lesions, Part, cut, join, paste, place_windows, window_starts
 
 FAR = 1e6  # pixels; added to the place of an absent lesion: beyond any window
 Numbers = dict[str, Tensor]
@@ -63,7 +63,7 @@ def compose_masks(shape: torch.Size, params: Numbers, parts: Sequence[Part], loo
             lesion = {name: value[slot, first:last] for name, value in numbers.items()}  # (N, ...)
             corner, _ = place_windows(lesion["centre"], lesion["origin"], side, shape[2:])
             inside = opacity(corner, lesion, side, look)[1]
-            join_windows(masks, window_starts(corner, lesion["image"], masks.shape).flatten(), inside)
+            masks = join(masks, window_starts(corner, lesion["image"], masks.shape), inside)
     return masks.view(torch.bool)
 
 

@@ -166,9 +166,8 @@ def paste(images: Tensor, masks: Tensor, lesions: Lesions) -> tuple[Tensor, Tens
     """
     starts, mask_starts, patch, alpha, inside = lesions
     if pixelwise(images, patch):
-        target, target_mask = cut(images, starts, inside.shape[-1]), cut(masks, mask_starts, inside.shape[-1])
-        images = put(images, starts, target.lerp(patch, alpha))
-        return images, put(masks, mask_starts, target_mask | inside.to(torch.uint8))
+        target = cut(images, starts, inside.shape[-1])
+        return put(images, starts, target.lerp(patch, alpha)), join_pixels(masks, mask_starts, inside)
     starts, mask_starts = starts.flatten(), mask_starts.flatten()
     if torch.compiler.is_compiling():
         paste_lesions(images, masks, starts, mask_starts, patch, alpha, inside)
@@ -176,6 +175,19 @@ def paste(images: Tensor, masks: Tensor, lesions: Lesions) -> tuple[Tensor, Tens
         blend_windows(images, starts, patch, alpha)
         join_windows(masks, mask_starts, inside)
     return images, masks
+
+
+def join(masks: Tensor, starts: Tensor, inside: Tensor) -> Tensor:
+    """Mark lesions, at most one per image, in the masks alone, as `paste` does."""
+    if pixelwise(masks):
+        return join_pixels(masks, starts, inside)
+    join_windows(masks, starts.flatten(), inside)
+    return masks
+
+
+def join_pixels(masks: Tensor, starts: Tensor, inside: Tensor) -> Tensor:
+    """What `join_windows` does, not in place."""
+    return put(masks, starts, cut(masks, starts, inside.shape[-1]) | inside.to(torch.uint8))
 
 
 def put(images: Tensor, starts: Tensor, windows: Tensor) -> Tensor:

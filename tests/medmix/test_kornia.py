@@ -119,6 +119,17 @@ def test_with_and_without_gradient_agree() -> None:
     assert torch.equal(plain.masks, followed.masks)
 
 
+@pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
+def test_pixel_by_pixel_is_the_same(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way that CUDA takes under `torch.use_deterministic_algorithms`."""
+    mix, x, nothing = MedMix(3, **options), torch.rand(4, 3, 40, 40), torch.zeros(4, 1, 40, 40, dtype=torch.bool)
+    expected = mix(x)
+    monkeypatch.setattr("medmix.windows.pixelwise", lambda *tensors: True)
+    actual = mix(x, params=mix._params)
+    assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
+    assert torch.equal(mix(nothing, params=mix._params, data_keys=["mask"]), expected.masks)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
 def test_in_a_container_masks_are_joined(dtype: torch.dtype) -> None:
     mix = MedMix(2, data_keys=["input", "mask"])
