@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-JOBS = {"quickstart": ["examples/quickstart.py"], "test": ["-m", "pytest"]}
+JOBS = {"quickstart": ["examples/reproduction/quickstart.py"], "test": ["-m", "pytest"]}
 
 
 def main() -> int:

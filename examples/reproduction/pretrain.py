@@ -1,9 +1,9 @@
 """Pre-train an encoder on healthy images with MSACL (or its predecessor CCD).
 
-    python examples/pretrain.py --data DIR --out DIR
-    python examples/pretrain.py --data DIR --out DIR --method ccd --strong permutation
-    python examples/pretrain.py --data DIR --out DIR --resume          # goes on at the epoch where it stopped
-    torchrun --nproc-per-node 2 examples/pretrain.py --data DIR --out DIR
+    python examples/reproduction/pretrain.py --data DIR --out DIR
+    python examples/reproduction/pretrain.py --data DIR --out DIR --method ccd --strong permutation
+    python examples/reproduction/pretrain.py --data DIR --out DIR --resume          # goes on at the epoch where it stopped
+    torchrun --nproc-per-node 2 examples/reproduction/pretrain.py --data DIR --out DIR
 
 Writes DIR/encoder.pt (read by train_padim.py and train_igd.py) and DIR/checkpoint.pt. Each epoch prints the four terms
 of eq. (1), the accuracy of term (8) and the distances between and within the classes: look at them, the method

@@ -1,7 +1,7 @@
 """The paper's comparison on your data: encoders {random, ImageNet, CCD, MSACL, ablations} x detectors {PaDiM, IGD}.
 
-    python examples/reproduce.py --data DIR [DIR ...] --rows start ccd msacl --seeds 3 --epochs 5 --out OUT
-    python examples/reproduce.py --table OUT/results.csv          # the tables, from the CSV alone
+    python examples/reproduction/reproduce.py --data DIR [DIR ...] --rows start ccd msacl --seeds 3 --epochs 5 --out OUT
+    python examples/reproduction/reproduce.py --table OUT/results.csv          # the tables, from the CSV alone
 
 One CSV line per run; runs that have a line are skipped, so a stopped command goes on when repeated. Training length is
 fixed and the last state is taken: no choice ever sees a test image. To choose settings (`--set lr=0.003`) use

@@ -1,8 +1,8 @@
 """Fit IGD on healthy images, score a test set, save the detector and a figure.
 
-    python examples/train_igd.py --data DIR --encoder OUT/encoder.pt --out OUT       # encoder of pretrain.py
-    python examples/train_igd.py --data DIR --out OUT                                # random encoder
-    python examples/train_igd.py --data DIR --out OUT --resume                       # goes on at the epoch it reached
+    python examples/reproduction/train_igd.py --data DIR --encoder OUT/encoder.pt --out OUT       # encoder of pretrain.py
+    python examples/reproduction/train_igd.py --data DIR --out OUT                                # random encoder
+    python examples/reproduction/train_igd.py --data DIR --out OUT --resume                       # goes on at the epoch it reached
 
 Writes OUT/igd.pt, OUT/igd.png and, after each epoch, OUT/igd_checkpoint.pt. The paper trains 256 epochs at --width 1
 on a GPU; --width 0.25 and a larger --lr give a first result on a CPU.

@@ -1,7 +1,7 @@
 """Draw MedMix's classes on real images, as the paper's Fig. 3 does.
 
-    python examples/gallery.py                        # crops of the photograph that scikit-image ships
-    python examples/gallery.py --data DIR --size 256
+    python examples/reproduction/gallery.py                        # crops of the photograph that scikit-image ships
+    python examples/reproduction/gallery.py --data DIR --size 256
 
 One row per image and outline: the healthy image, the same draw with one, two and three lesions, and their mask.
 All rows but the last leave out the intensity curve and most of the noise, which MedMix has by default.

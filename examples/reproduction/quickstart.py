@@ -1,6 +1,6 @@
 """The main job from start to finish, without a download: pre-train, fit, score, draw.
 
-    python3 run.py quickstart        # or: python examples/quickstart.py --seed 0
+    python3 run.py quickstart        # or: python examples/reproduction/quickstart.py --seed 0
 
 Healthy images are crops of one fundus photograph; the test lesions are drawn by data.draw_lesions, not by MedMix.
 Prints AUROC before and after MSACL pre-training and saves quickstart.png. The second row shows what the batch-norm

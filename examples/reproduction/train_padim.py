@@ -1,7 +1,7 @@
 """Fit PaDiM on healthy images, score a test set, save the detector and a figure; random encoder without --encoder.
 
-python examples/train_padim.py --data DIR --encoder OUT/encoder.pt --out OUT     # encoder of pretrain.py
-python examples/train_padim.py --data DIR --out OUT                              # random encoder
+python examples/reproduction/train_padim.py --data DIR --encoder OUT/encoder.pt --out OUT     # encoder of pretrain.py
+python examples/reproduction/train_padim.py --data DIR --out OUT                              # random encoder
 """
 
 import argparse
