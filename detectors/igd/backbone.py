@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from detectors.features import channels_taken, with_channels
+from detectors.backbones import channels_taken, with_channels
 
 
 class PooledFeatures(nn.Module):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from detectors.tree import Level, grouped, position, split_blocks
+from detectors.padim.tree import Level, grouped, position, split_blocks
 
 CHUNK_ELEMENTS = 1_000_000  # of the finest level's covariances at once: 8 MB each
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from detectors.grids import GridPlan, Size
-from detectors.heatmap import resize_and_blur_matrix
 from detectors.late_buffers import LateBuffers
+from detectors.padim.grids import GridPlan, Size
+from detectors.padim.heatmap import resize_and_blur_matrix
 
 
 class MapLayout(LateBuffers):

@@ -10,16 +10,16 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from detectors import distributed as processes
+from detectors.backbones.extractor import FeatureExtractor, Normalisation
 from detectors.base import AnomalyDetector
-from detectors.channels import choose_channels, draw_seed
-from detectors.features import FeatureExtractor, Normalisation
-from detectors.gaussian import NestedGaussian
-from detectors.grids import GridPlan, plan_grids
-from detectors.heatmap import image_score
 from detectors.inputs import Shape, check_images, shape_of, with_progress
-from detectors.layout import MapLayout
-from detectors.padim_checks import check_alike, check_levels, check_padim_options
+from detectors.padim import processes
+from detectors.padim.channels import choose_channels, draw_seed
+from detectors.padim.checks import check_alike, check_levels, check_padim_options
+from detectors.padim.gaussian import NestedGaussian
+from detectors.padim.grids import GridPlan, plan_grids
+from detectors.padim.heatmap import image_score
+from detectors.padim.layout import MapLayout
 
 
 class PaDiM(AnomalyDetector):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detectors import evaluate
 from detectors.base import AnomalyDetector
-from detectors.metrics import aupro, auroc, dice, iou, oracle_threshold, overlap
+from detectors.evaluation.metrics import aupro, auroc, dice, iou, oracle_threshold, overlap
 
 
 class Brightness(AnomalyDetector):

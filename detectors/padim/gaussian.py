@@ -14,9 +14,8 @@ import torch.distributed
 from torch import Tensor
 from typing_extensions import Self
 
-from detectors.factorise import factorise, whiten
 from detectors.late_buffers import LateBuffers
-from detectors.tree import (
+from detectors.padim.tree import (
     Level,
     block_shapes,
     check_nested,
@@ -28,6 +27,7 @@ from detectors.tree import (
     split_mean,
     to_tree,
 )
+from detectors.padim.whitening import factorise, whiten
 
 
 class NestedGaussian(LateBuffers):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2.functional import gaussian_blur
 
-from detectors.heatmap import blur_matrix, resize_and_blur_matrix
+from detectors.padim.heatmap import blur_matrix, resize_and_blur_matrix
 
 
 @pytest.mark.parametrize(

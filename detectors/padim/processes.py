@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from detectors.inputs import Shape
-from detectors.tree import Level
+from detectors.padim.tree import Level
 
 
 class Settings(NamedTuple):

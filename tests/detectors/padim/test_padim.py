@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from detectors import PaDiM
-from detectors.grids import plan_grids
+from detectors.padim.grids import plan_grids
 
 
 class Pyramid(nn.Module):

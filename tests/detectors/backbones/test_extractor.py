@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from detectors import FeatureExtractor, PaDiM
-from detectors.features import IMAGENET
+from detectors.backbones.extractor import IMAGENET
 
 LAYERS = ["layer1", "layer2", "layer3"]
 

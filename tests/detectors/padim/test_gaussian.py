@@ -15,8 +15,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from detectors.gaussian import NestedGaussian
-from detectors.tree import Level, from_tree, position, to_tree
+from detectors.padim.gaussian import NestedGaussian
+from detectors.padim.tree import Level, from_tree, position, to_tree
 
 GRIDS = [
     [(3, 2, 2)],

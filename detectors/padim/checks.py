@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from detectors.inputs import Shape
-from detectors.tree import Level
+from detectors.padim.tree import Level
 
 
 def check_padim_options(

@@ -1,7 +1,7 @@
 """PaDiM beside anomalib's PadimModel on the same backbone, features and channels; anomalib's code runs unmodified.
 
     pip install --target /tmp/anomalib --no-deps anomalib==2.7.0
-    python benchmarks/padim.py --anomalib /tmp/anomalib [--device cuda] [--skip-memory]
+    python benchmarks/bench_padim.py --anomalib /tmp/anomalib [--device cuda] [--skip-memory]
 
 Times are medians of alternated runs in one process, of its CPU time (on a GPU, wall time); only ratios mean anything on
 a shared machine. Peak memory is that of a process of its own, less what the process held before the fit. The plain

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detectors.tree import Level, from_tree, to_tree
+from detectors.padim.tree import Level, from_tree, to_tree
 
 Size = tuple[int, int]
 Shape = tuple[int, int, int]
