@@ -2,6 +2,9 @@
 
     python3 run.py quickstart        # the main job: pre-train, fit, score, draw
     python3 run.py test              # the whole test suite
+    python3 run.py check             # lint, types, the contract between the packages, house rules
+    python3 run.py docs              # build the documentation, which executes its tutorials: docs/_build/html
+    python3 run.py bench             # all benchmarks, or those named: python3 run.py bench loss
 
 Further arguments go to the job: `python3 run.py quickstart --seed 1`, `python3 run.py test -k padim`.
 Needs Python 3.10 or newer and nothing else.
@@ -14,8 +17,25 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
-PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-JOBS = {"quickstart": ["examples/reproduction/quickstart.py"], "test": ["-m", "pytest"]}
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+# One command line or several, each for `python`; what follows the job's name goes to the last.
+JOBS = {
+    "quickstart": [["examples/reproduction/quickstart.py"]],
+    "test": [["-m", "pytest"]],
+    "check": [
+        ["-m", "ruff", "check", "."],
+        ["-m", "ruff", "format", "--check", "."],
+        ["-m", "mypy"],
+        ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+        ["tests/house/check.py"],
+    ],
+    "docs": [
+        ["-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html"],
+        ["tests/house/links.py", "docs/_build/html"],
+    ],
+    "bench": [],  # one command per benchmark
+}
 
 
 def main() -> int:
@@ -24,8 +44,31 @@ def main() -> int:
         sys.exit(f"msacl needs Python 3.10 or newer, but this is {sys.version.split()[0]}: run it with a newer python3")
     if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
         sys.exit(f"expected one of {', '.join(JOBS)}; got {' '.join(sys.argv[1:]) or 'nothing'}\n\n{__doc__}")
+    job = sys.argv[1]
+    arguments = sys.argv[2:]
     set_up()
-    return subprocess.call([str(PYTHON), *JOBS[sys.argv[1]], *sys.argv[2:]], cwd=ROOT)
+    if job == "bench":
+        return run(benchmarks(arguments), [])
+    return run(JOBS[job], arguments)
+
+
+def run(commands: list[list[str]], arguments: list[str]) -> int:
+    """Run every command, also after one that failed; returns the first failure, or 0."""
+    failure = 0
+    for command in commands:
+        extra = arguments if command is commands[-1] else []
+        code = subprocess.call([str(PYTHON), *command, *extra], cwd=ROOT)
+        failure = failure or code
+    return failure
+
+
+def benchmarks(names: list[str]) -> list[list[str]]:
+    """The commands of the named benchmarks, or of all."""
+    known = sorted(path.stem.removeprefix("bench_") for path in ROOT.glob("benchmarks/bench_*.py"))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        sys.exit(f"expected benchmarks among {', '.join(known)}; got {', '.join(unknown)}")
+    return [[f"benchmarks/bench_{name}.py"] for name in names or known]
 
 
 def set_up() -> None:
@@ -37,7 +80,8 @@ def set_up() -> None:
     print("Setting up .venv (PyTorch is large: this takes a few minutes the first time) ...", flush=True)
     if not PYTHON.is_file():
         make_venv()
-    subprocess.run([str(PYTHON), "-m", "pip", "install", "-q", "-e", ".[examples,test,dev]"], cwd=ROOT, check=True)
+    extras = ".[examples,dicom,test,docs,dev]"
+    subprocess.run([str(PYTHON), "-m", "pip", "install", "-q", "-e", extras], cwd=ROOT, check=True)
     stamp.write_bytes(wanted)
 
 

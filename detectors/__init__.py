@@ -1,9 +1,13 @@
 """Anomaly detectors on a pre-trained encoder: PaDiM and IGD (MSACL, section 3.3)."""
 
+from importlib.metadata import version
+
 from detectors.backbones import FeatureExtractor
 from detectors.base import AnomalyDetector, AnomalyPrediction
 from detectors.evaluation.metrics import evaluate
 from detectors.igd.igd import IGD
 from detectors.padim import PaDiM
 
-__all__ = ["IGD", "AnomalyDetector", "AnomalyPrediction", "FeatureExtractor", "PaDiM", "evaluate"]
+__version__ = version("msacl")
+
+__all__ = ["IGD", "AnomalyDetector", "AnomalyPrediction", "FeatureExtractor", "PaDiM", "__version__", "evaluate"]

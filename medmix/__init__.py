@@ -1,10 +1,14 @@
 """GPU-batched synthetic-lesion augmentation (MSACL, section 3.2)."""
 
+from importlib.metadata import version
+
 from medmix.comparisons import CutMixClasses, NoiseClasses, PermutationClasses, RotationClasses
 from medmix.intensity import RandomNonlinearIntensity
 from medmix.medmix import MedMix, MedMixOutput
 from medmix.patches import NeighbourPatches
 from medmix.views import MultiClassViews, WeakAugmentation
+
+__version__ = version("msacl")
 
 __all__ = [
     "CutMixClasses",
@@ -17,4 +21,5 @@ __all__ = [
     "RandomNonlinearIntensity",
     "RotationClasses",
     "WeakAugmentation",
+    "__version__",
 ]

@@ -1,13 +1,18 @@
 """The MSACL loss, equations (1) to (9)."""
 
+from importlib.metadata import version
+
 from msacl_loss.centres import centre_distances, estimate_centres
 from msacl_loss.contrastive import calibrated_contrastive_loss
 from msacl_loss.loss import LossTerms, MSACLLoss
 from msacl_loss.terms import augmentation_loss, centring_loss, position_loss
 
+__version__ = version("msacl")
+
 __all__ = [
     "LossTerms",
     "MSACLLoss",
+    "__version__",
     "augmentation_loss",
     "calibrated_contrastive_loss",
     "centre_distances",
