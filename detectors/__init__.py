@@ -5,9 +5,23 @@ from importlib.metadata import version
 from detectors.backbones import FeatureExtractor
 from detectors.base import AnomalyDetector, AnomalyPrediction
 from detectors.evaluation.metrics import evaluate
+from detectors.folders import ImageFiles, LabelledFiles, map_limits, overlay, write_report
 from detectors.igd.igd import IGD
 from detectors.padim import PaDiM
 
 __version__ = version("msacl")
 
-__all__ = ["IGD", "AnomalyDetector", "AnomalyPrediction", "FeatureExtractor", "PaDiM", "__version__", "evaluate"]
+__all__ = [
+    "IGD",
+    "AnomalyDetector",
+    "AnomalyPrediction",
+    "FeatureExtractor",
+    "ImageFiles",
+    "LabelledFiles",
+    "PaDiM",
+    "__version__",
+    "evaluate",
+    "map_limits",
+    "overlay",
+    "write_report",
+]

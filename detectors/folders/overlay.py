@@ -1,0 +1,75 @@
+"""Heat maps as colours over an image."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Limits = tuple[float, float]
+
+# Black, purple, red, orange, pale yellow: brighter is more anomalous, for the colour-blind, too.
+_ANCHORS = (
+    (0, 0, 4),
+    (87, 16, 110),
+    (188, 55, 84),
+    (249, 142, 9),
+    (252, 255, 164),
+)
+
+
+def map_limits(maps: Tensor, pixel_threshold: float | None = None) -> Limits:
+    """Return the values that get no colour and full colour, the same for all images of a run.
+
+    Args:
+        maps: All anomaly maps (N, 1, h, w).
+        pixel_threshold: Value above which a pixel counts as anomalous; twice its distance from the median gets full
+            colour where no pixel is higher, so that a run of normal images does not light up.
+    """
+    low = float(maps.float().median())
+    high = float(maps.max())
+    if pixel_threshold is not None:
+        distance = pixel_threshold - low
+        high = max(high, low + 2 * distance)
+    return low, max(high, low + 1e-12)
+
+
+def heat_colours(anomaly_map: Tensor, limits: Limits) -> Tensor:
+    """Return colour and opacity (4, h, w) in [0, 1] of a map (1, h, w): what is at the lower limit is clear."""
+    low, high = limits
+    level = (anomaly_map[0].float() - low) / (high - low)
+    level = level.clamp(0, 1)  # (h, w)
+
+    # Each pixel lies between two anchors of the colour scale.
+    anchors = level.new_tensor(_ANCHORS) / 255
+    last = len(anchors) - 1
+    place = level * last
+    left = place.long().clamp(max=last - 1)
+    share = place - left
+    colours = torch.lerp(anchors[left], anchors[left + 1], share[..., None])  # (h, w, 3)
+
+    opacity = level[None]
+    return torch.cat([colours.permute(2, 0, 1), opacity])
+
+
+def overlay(image: Tensor, anomaly_map: Tensor, limits: Limits, opacity: float = 0.7) -> Tensor:
+    """Lay a heat map over an image.
+
+    Args:
+        image: (1 or 3, H, W) in [0, 1].
+        anomaly_map: (1, h, w), brought to the image's size.
+        limits: Map values that get no colour and full colour, of `map_limits`.
+        opacity: Of full colour, in [0, 1].
+
+    Returns:
+        The picture (3, H, W) in [0, 1].
+
+    Example:
+        >>> overlay(torch.rand(1, 48, 64), torch.rand(1, 16, 16), (0.0, 1.0)).shape
+        torch.Size([3, 48, 64])
+    """
+    heat = heat_colours(anomaly_map, limits)
+    size = (image.shape[1], image.shape[2])
+    heat = F.interpolate(heat[None], size=size, mode="bilinear")[0]
+    colours = heat[:3]
+    weight = opacity * heat[3:]
+    below = image.float().expand(3, -1, -1)
+    return torch.lerp(below, colours, weight).clamp(0, 1)
