@@ -7,6 +7,7 @@ from detectors.base import AnomalyDetector, AnomalyPrediction
 from detectors.evaluation.metrics import evaluate
 from detectors.folders import ImageFiles, LabelledFiles, map_limits, overlay, write_report
 from detectors.igd.igd import IGD
+from detectors.loading import load
 from detectors.padim import PaDiM
 
 __version__ = version("msacl")
@@ -21,6 +22,7 @@ __all__ = [
     "PaDiM",
     "__version__",
     "evaluate",
+    "load",
     "map_limits",
     "overlay",
     "write_report",

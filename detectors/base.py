@@ -7,7 +7,8 @@ and `evaluate` then work. In `fit`, iterate with `for images in self.batches(loa
 dicts, checks them (NaN included) and moves them to the detector's device. Call `super().__init__()` first. State that
 exists only after `fit` goes into buffers: `self.register_late_buffer(name)` in `__init__`, None until
 `self.name = tensor`; a state_dict then loads into an unfitted detector. Override `after_load()` to restore Python
-values derived from buffers.
+values derived from buffers. Override `options` with the arguments of `__init__` that decide scores: they are saved with
+the state and compared on loading, and `detectors.load(file)` passes them to `__init__`.
 """
 
 from abc import ABC, abstractmethod
@@ -20,12 +21,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.exceptions import NotFittedError
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
-from detectors.checkpoint import read_state, state_of_model
+from detectors.checkpoint import read_state, state_of_model, write_safely
+from detectors.description import Metadata, Options, check_metadata, check_options, decode_options, encode_options
 from detectors.inputs import Shape, check_images, unpack
 from detectors.late_buffers import LateBuffers
+
+FILE_FORMAT = "msacl detector 1"
 
 
 class AnomalyPrediction(NamedTuple):
@@ -45,7 +49,11 @@ class AnomalyPrediction(NamedTuple):
 
 
 class AnomalyDetector(LateBuffers, ABC):
-    """Base of the detectors: fitted on normal images, scores images and pixels. This module's docstring says how."""
+    """Base of the detectors: fitted on normal images, scores images and pixels. This module's docstring says how.
+
+    Attributes:
+        metadata: Notes that `save` keeps and `detectors.load` restores: text, numbers and lists of them by name.
+    """
 
     image_shape: Tensor | None
     image_threshold: Tensor | None
@@ -53,6 +61,7 @@ class AnomalyDetector(LateBuffers, ABC):
 
     def __init__(self) -> None:
         super().__init__()
+        self.metadata: Metadata = {}
         self._shape: Shape | None = None  # image_shape as Python numbers: forward reads no tensor
         for name in ("image_shape", "image_threshold", "pixel_threshold"):
             self.register_late_buffer(name)
@@ -68,6 +77,21 @@ class AnomalyDetector(LateBuffers, ABC):
     @abstractmethod
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map checked images (B, C, H, W) to scores (B,) and maps (B, 1, H, W)."""
+
+    @property
+    def options(self) -> Options:
+        """Arguments of `__init__` that decide what is computed, as JSON has them; part of the state."""
+        return {}
+
+    @property
+    def backbone_name(self) -> str | None:
+        """Name from which the backbone can be built again; None if there is none, or it was given as a module."""
+        return None
+
+    @classmethod
+    def rebuild(cls, options: Options, backbone: str | nn.Module | None) -> Self:
+        """Make an unfitted detector from saved options and the backbone's name, or a module."""
+        return cls(**options)
 
     def forward(self, images: Tensor) -> AnomalyPrediction:
         """Score images and their pixels.
@@ -135,8 +159,27 @@ class AnomalyDetector(LateBuffers, ABC):
         """Return image scores (B,) with scikit-learn's sign: higher is more normal."""
         return -self.decision_function(images)
 
+    def save(self, file: str | Path) -> None:
+        """Write one file from which `detectors.load(file)` rebuilds the detector: options, backbone, state, metadata.
+
+        The file is written beside its place and renamed, so that it is never half a file.
+
+        Raises:
+            TypeError: If metadata holds anything but text, numbers and lists of them.
+            ValueError: If the file cannot be written.
+        """
+        check_metadata(self.metadata)
+        content = {
+            "format": FILE_FORMAT,
+            "kind": type(self).__name__,
+            "backbone": self.backbone_name,
+            "metadata": self.metadata,
+            "state_dict": self.state_dict(),
+        }
+        write_safely(content, Path(file))
+
     def load(self, file: str | Path) -> Self:
-        """Load `torch.save(detector.state_dict(), file)` without executing anything from the file.
+        """Load the state in a file of `save`, or of `torch.save(detector.state_dict(), file)`; nothing is executed.
 
         Returns:
             The detector itself, in evaluation mode; it is as it was before if the file is refused.
@@ -192,6 +235,21 @@ class AnomalyDetector(LateBuffers, ABC):
         """Accept only images of this shape (C, H, W) from now on."""
         self._shape = shape
         self.image_shape = torch.tensor(shape, device=self.device)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """Add the options to the state."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[prefix + "options"] = encode_options(self.options)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Compare the options in the state with the own ones before anything is loaded."""
+        saved = state_dict.pop(prefix + "options", None)
+        missing_keys: list[str] = args[2]
+        if saved is None:
+            missing_keys.append(prefix + "options")
+        else:
+            check_options(decode_options(saved), self.options, type(self).__name__)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def after_load(self) -> None:
         """Restore Python values that derive from loaded buffers; call super's when overriding."""

@@ -1,6 +1,9 @@
-"""Reading files that may be damaged or hostile: tensors and plain containers only, no code is executed."""
+"""Files: read those that may be damaged or hostile without executing anything, write so that none is left broken."""
 
+import contextlib
+import os
 import pickle
+import secrets
 import warnings
 from pathlib import Path
 from typing import Any
@@ -43,3 +46,40 @@ def state_of_model(state: dict[str, Any], file: str | Path) -> dict[str, Tensor]
     ):
         raise ValueError(f'expected a state_dict, or a dictionary with one as "state_dict", in {file}')
     return tensors
+
+
+def write_safely(content: Any, file: Path) -> None:
+    """Write with `torch.save` so that the file is the old one or the new one, whole, whenever the process is stopped.
+
+    Several processes may write one file at once: each has a temporary file of its own beside it, the last to finish
+    counts.
+
+    Raises:
+        ValueError: If the file cannot be written.
+    """
+    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}.part")
+    try:
+        if file.is_dir():
+            raise IsADirectoryError("it is a folder")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("xb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())  # the content reaches the disk before the name does
+        part.replace(file)
+        _sync_folder(file.parent)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        raise ValueError(f"expected a file that can be written, got {file}: {error}; choose another place") from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the new name survive a loss of power, where the system can open folders."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

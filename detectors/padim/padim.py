@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from detectors.backbones.extractor import FeatureExtractor, Normalisation
 from detectors.base import AnomalyDetector
+from detectors.description import Options
 from detectors.inputs import Shape, check_images, shape_of, with_progress
 from detectors.padim import processes
 from detectors.padim.channels import choose_channels, draw_seed
@@ -91,6 +92,34 @@ class PaDiM(AnomalyDetector):
         for name in ("channels", "map_shapes"):
             self.register_late_buffer(name)
         self.register_load_state_dict_post_hook(settle_state)  # type: ignore[no-untyped-call]
+
+    @property
+    def options(self) -> Options:
+        """Arguments of `PaDiM` that decide its scores."""
+        layers, channels = self.extract.layers, self._given_channels
+        return {
+            "layers": None if layers is None else list(layers),
+            "num_features": self.num_features,
+            "eps": self.gaussian.eps,
+            "blur_sigma": self.blur_sigma,
+            "top_fraction": self.top_fraction,
+            "nested": self.nested,
+            "channels": None if channels is None else channels.tolist(),
+        }
+
+    @property
+    def backbone_name(self) -> str | None:
+        """Name of the backbone; None if it was given as a module."""
+        return self.extract.name
+
+    @classmethod
+    def rebuild(cls, options: Options, backbone: str | nn.Module | None) -> Self:
+        """Make an unfitted detector from saved options and the backbone's name, or a module."""
+        if backbone is None:
+            raise ValueError("its backbone was given as a module: pass one alike, load(file, backbone=module)")
+        channels = options.get("channels")
+        kept = None if channels is None else torch.tensor(channels)
+        return cls(backbone, weights=None, **{**options, "channels": kept})
 
     def fit(self, loader: Iterable[Any], *, progress: bool = False, distributed: bool | None = None) -> Self:
         """Forget what was learnt and fit on normal images in one pass.

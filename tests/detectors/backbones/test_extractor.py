@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from detectors import FeatureExtractor, PaDiM
-from detectors.backbones.extractor import IMAGENET
+from detectors.backbones.named import IMAGENET
 
 LAYERS = ["layer1", "layer2", "layer3"]
 
