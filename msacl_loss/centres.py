@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from msacl_loss.checks import check_classes, check_embeddings, check_range
 from msacl_loss.distributed import GatherDistributed, gathers
+from msacl_loss.vectors import unit_vectors
 
 
 @torch.no_grad()
@@ -22,8 +23,11 @@ def estimate_centres(
     *,
     num_classes: int,
     gather_distributed: GatherDistributed = "auto",
+    normalize: bool = True,
 ) -> Tensor:
     """Mean embedding of each class in one streaming pass, equation (2).
+
+    `MSACLLoss.fit_centres` calls this with the loss's own options, so that the two agree.
 
     Batch-norm layers use the statistics of the batch, as they do in training, and keep their running statistics: with
     an encoder fresh from initialisation those are not the data's, and centres taken with them lie elsewhere. So let
@@ -35,6 +39,7 @@ def estimate_centres(
         batches: Pairs of images (N, C, H, W) and labels (N,), int64 in 0..num_classes-1; any sizes.
         num_classes: Number of classes C.
         gather_distributed: Join the sums of all processes, each of which must have a batch; "auto": when there are any.
+        normalize: Average z / |z| instead of z, as `MSACLLoss` of the same option contrasts them.
 
     Returns:
         Centres (C, D), float32 (float64 for float64 embeddings).
@@ -44,7 +49,7 @@ def estimate_centres(
         ValueError: A class has no sample, a label is out of range, or shapes are off.
 
     Example:
-        >>> batches = [(torch.eye(3), torch.tensor([0, 1, 1]))]
+        >>> batches = [(2 * torch.eye(3), torch.tensor([0, 1, 1]))]
         >>> estimate_centres(nn.Identity(), batches, num_classes=2)
         tensor([[1.0000, 0.0000, 0.0000],
                 [0.0000, 0.5000, 0.5000]])
@@ -56,6 +61,7 @@ def estimate_centres(
             check_embeddings("embed(images)", z)
             check_classes("labels", labels, len(z))
             check_range("labels", labels, num_classes)
+            z = unit_vectors(z) if normalize else z
             members = F.one_hot(labels.to(z.device), num_classes).T.double()  # (C, N)
             rows = torch.cat((z.double(), z.new_ones(len(z), 1, dtype=torch.float64)), dim=1)  # (N, D + 1)
             sums = sums.to(z.device) + members @ rows

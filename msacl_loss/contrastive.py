@@ -9,7 +9,7 @@ from msacl_loss.checks import Validate, check_contrastive_options, check_switch,
 from msacl_loss.dense import dense_log_negatives
 from msacl_loss.distributed import GatherDistributed, gathers, joined_mean, other_rows
 from msacl_loss.streaming import streaming_log_negatives
-from msacl_loss.terms import at_least_float32
+from msacl_loss.vectors import at_least_float32, centred_directions
 
 Positive = Literal["paper", "nll", "decoupled"]
 Implementation = Literal["auto", "dense", "streaming"]
@@ -37,7 +37,7 @@ def calibrated_contrastive_loss(
     class with temperature ``alpha * temperature``.
 
     Args:
-        z_a: Embeddings of the first views, (B, D), not normalised.
+        z_a: Embeddings of the first views, (B, D), taken as they are: equation (6) alone normalises.
         z_b: Embeddings of the second views, (B, D).
         labels: Class of each row, (B,), int64 in 0..C-1.
         centres: Class centres of equation (2), (C, D).
@@ -84,14 +84,6 @@ def calibrated_contrastive_loss(
         }[positive]()
         loss = (denominator - similarity * kappa_other).mean()
         return joined_mean(loss[None], labels.new_tensor([len(labels)]))[0] if gather else loss
-
-
-def centred_directions(z: Tensor, centres: Tensor, eps: float) -> Tensor:
-    """Equation (6): the unit vector from the centre to z; zero, without gradient, where they coincide."""
-    offset = z - centres
-    squared = offset.square().sum(dim=-1, keepdim=True)
-    apart = squared > eps * eps
-    return offset * (torch.where(apart, squared, 1).rsqrt() * apart)
 
 
 def log_negatives(

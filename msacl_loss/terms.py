@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from msacl_loss.checks import Validate, check_range, reads_values
+from msacl_loss.vectors import at_least_float32
 
 
 def centring_loss(z: Tensor, labels: Tensor, centres: Tensor, *, validate: Validate = "auto") -> Tensor:
@@ -82,8 +83,3 @@ def position_loss(logits: Tensor, position: Tensor, *, validate: Validate = "aut
     if reads_values(validate, logits):
         check_range("position", position, logits.shape[1])
     return F.cross_entropy(at_least_float32(logits), position)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half-precision tensors as float32, others unchanged: directions near a centre need the bits."""
-    return x.float() if x.dtype.itemsize < 4 else x

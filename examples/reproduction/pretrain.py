@@ -26,7 +26,7 @@ from torch.optim.swa_utils import update_bn
 from tqdm import tqdm
 
 from medmix import MultiClassViews, NeighbourPatches, WeakAugmentation
-from msacl_loss import LossTerms, MSACLLoss, estimate_centres
+from msacl_loss import LossTerms, MSACLLoss
 
 NUM_CLASSES = 4
 
@@ -47,6 +47,7 @@ class TrainingStep(nn.Module):
             temperature=config.temperature,
             alpha=config.alpha if msacl else 1.0,
             weights=(config.centring_weight if msacl else 0.0, 1.0, 1.0, 1.0),
+            normalize=False,  # as the tables in README.md were run
         )
 
     def forward(self, images: Tensor, generator: torch.Generator) -> tuple[LossTerms, Tensor, Tensor]:
@@ -95,7 +96,7 @@ class Pretraining:
             return
         views = (self.step.views(x.to(self.config.device), generator=self.generator) for x in self.batches)
         batches = ((own_rows(torch.cat([a, b])), own_rows(labels.repeat(2))) for a, b, labels in views)
-        criterion.set_centres(estimate_centres(self.step.encoder, batches, num_classes=NUM_CLASSES))
+        criterion.fit_centres(self.step.encoder, batches)
 
     def train_epoch(self, progress: bool = True) -> dict[str, float]:
         """One pass over the images; returns the epoch's mean terms and class statistics."""

@@ -19,15 +19,21 @@ def test_equals_the_mean_of_each_class_however_the_data_are_cut(sizes: list[int]
     labels = torch.cat((torch.arange(3), torch.randint(3, (sum(sizes),), generator=generator)))
     batches = zip(z.split([3, *sizes]), labels.split([3, *sizes]), strict=True)
     expected = torch.stack([z[labels == n].mean(dim=0) for n in range(3)])
-    torch.testing.assert_close(
-        estimate_centres(nn.Identity(), batches, num_classes=3), expected, rtol=1e-12, atol=1e-12
-    )
+    centres = estimate_centres(nn.Identity(), batches, num_classes=3, normalize=False)
+    torch.testing.assert_close(centres, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_normalised_embeddings_are_averaged_by_default() -> None:
+    z, labels = torch.randn(9, 5), torch.arange(9) % 3
+    unit = z / z.norm(dim=1, keepdim=True)
+    expected = torch.stack([unit[labels == n].mean(dim=0) for n in range(3)])
+    torch.testing.assert_close(estimate_centres(nn.Identity(), [(z, labels)], num_classes=3), expected)
 
 
 def test_float64_sums_keep_a_small_difference_beside_a_large_mean() -> None:
     z = 1e4 + torch.randn(5000, 1)
     batches = zip(z.split(7), torch.zeros(5000, dtype=torch.int64).split(7), strict=True)
-    centres = estimate_centres(nn.Identity(), batches, num_classes=1)
+    centres = estimate_centres(nn.Identity(), batches, num_classes=1, normalize=False)
     assert centres.dtype == torch.float32
     torch.testing.assert_close(centres, z.double().mean(0, keepdim=True).float(), rtol=0, atol=1e-3)
 
@@ -70,7 +76,7 @@ def test_takes_batch_statistics_and_leaves_the_module_as_it_was(kind: str, train
     net.train(training)
     before = {name: value.clone() for name, value in net.state_dict().items()}
     batches = [(3 + torch.randn(8, 6), torch.arange(8) % 2) for _ in range(3)]
-    centres = estimate_centres(embed, batches, num_classes=2)
+    centres = estimate_centres(embed, batches, num_classes=2, normalize=False)
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert all(module.training is training for module in net.modules())
     assert net[1].track_running_stats
@@ -98,7 +104,7 @@ def test_batch_statistics_centre_fresh_encoders_and_running_ones_do_not() -> Non
     with torch.no_grad():
         z = net.eval()(images)
     in_eval_mode = torch.stack([z[labels == n].mean(0) for n in range(4)])
-    ours = estimate_centres(net, [(images, labels)], num_classes=4)
+    ours = estimate_centres(net, [(images, labels)], num_classes=4, normalize=False)
     assert abs(mean_cosine(ours)) < 0.05
     assert mean_cosine(in_eval_mode) > 0.3
 

@@ -10,6 +10,7 @@ import torch._dynamo
 from pytorch_metric_learning.losses import NTXentLoss
 from sklearn.exceptions import NotFittedError
 from torch import nn
+from torch.nn.functional import normalize as normalised
 
 from msacl_loss import (
     LossTerms,
@@ -17,6 +18,7 @@ from msacl_loss import (
     augmentation_loss,
     calibrated_contrastive_loss,
     centring_loss,
+    estimate_centres,
     position_loss,
 )
 
@@ -25,7 +27,7 @@ IMAGES, DIM = 6, 5
 
 def make(**options: object) -> MSACLLoss:
     criterion = MSACLLoss(DIM, 3, **options)
-    criterion.set_centres(torch.arange(3.0 * DIM).view(3, DIM) / 10)
+    criterion.set_centres(torch.arange(3.0 * DIM).view(3, DIM) / 100)
     return criterion
 
 
@@ -35,25 +37,81 @@ def batch(dtype: torch.dtype = torch.float32) -> dict[str, object]:
     return {"z_a": z[0], "z_b": z[1], "labels": torch.arange(IMAGES) % 3, "patch_pairs": pairs}
 
 
-def test_terms_are_the_pure_functions_and_total_is_their_weighted_sum() -> None:
+@pytest.mark.parametrize("normalize", [True, False])
+def test_terms_are_the_pure_functions_and_total_is_their_weighted_sum(normalize: bool) -> None:
     weights = (0.5, 2.0, 3.0, 0.25)
-    criterion, data = make(temperature=0.3, alpha=3.0, positive="nll", weights=weights), batch()
+    criterion = make(temperature=0.3, alpha=3.0, positive="nll", weights=weights, normalize=normalize)
+    data = batch()
     terms = criterion(**data)
     assert isinstance(terms, LossTerms)
-    z, labels = torch.cat((data["z_a"], data["z_b"])), data["labels"].repeat(2)
-    first, second, position = data["patch_pairs"]
+    z_a, z_b, (first, second, position) = data["z_a"], data["z_b"], data["patch_pairs"]
+    radius = 1.0
+    if normalize:
+        z_a, z_b, first, second = (normalised(z, dim=1) for z in (z_a, z_b, first, second))
+        radius = DIM**0.5
+    z, labels = torch.cat((z_a, z_b)), data["labels"].repeat(2)
     expected = (
         centring_loss(z, labels, criterion.centres),
         calibrated_contrastive_loss(
-            data["z_a"], data["z_b"], data["labels"], criterion.centres, temperature=0.3, alpha=3.0, positive="nll"
+            z_a, z_b, data["labels"], criterion.centres, temperature=0.3, alpha=3.0, positive="nll"
         ),
-        augmentation_loss(criterion.augmentation_head(z), labels),
-        position_loss(criterion.position_head(first - second), position),
+        augmentation_loss(criterion.augmentation_head(radius * z), labels),
+        position_loss(criterion.position_head(radius * (first - second)), position),
     )
     torch.testing.assert_close(tuple(terms)[1:], expected)
     torch.testing.assert_close(terms.total, sum(w * term for w, term in zip(weights, expected, strict=True)))
     assert list(terms._asdict()) == ["total", "centring", "contrastive", "augmentation", "position"]
     assert all(term.shape == () for term in terms)
+
+
+def test_the_scale_of_the_embeddings_does_not_matter() -> None:
+    criterion, data = make(), batch(torch.float64)
+    scaled = {**data, "z_a": 1e3 * data["z_a"], "z_b": 1e-3 * data["z_b"]}
+    torch.testing.assert_close(criterion(**scaled), criterion(**data), rtol=1e-6, atol=1e-6)
+
+
+def test_an_embedding_at_the_origin_gets_no_gradient() -> None:
+    criterion, data = make(), batch()
+    data["z_a"] = torch.zeros(IMAGES, DIM, requires_grad=True)
+    terms = criterion(**data)
+    terms.total.backward()
+    assert terms.total.isfinite()
+    assert not data["z_a"].grad.any()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_fitted_centres_are_those_of_what_the_loss_sees(normalize: bool) -> None:
+    criterion, encoder = MSACLLoss(DIM, 3, normalize=normalize), nn.Linear(4, DIM)
+    images, labels = torch.randn(9, 4), torch.arange(9) % 3
+    assert criterion.fit_centres(encoder, [(images[:6], labels[:6]), (images[6:], labels[6:])]) is criterion
+    expected = estimate_centres(encoder, [(images, labels)], num_classes=3, normalize=normalize)
+    torch.testing.assert_close(criterion.centres, expected)
+
+
+def test_centres_outside_the_sphere_are_refused() -> None:
+    outside = torch.zeros(3, DIM)
+    outside[1, 2] = 1.01
+    with pytest.raises(ValueError, match=r"norm <= 1.*norm 1\.01.*fit_centres"):
+        MSACLLoss(DIM, 3).set_centres(outside)
+    literal = MSACLLoss(DIM, 3, normalize=False)
+    literal.set_centres(outside)
+    with pytest.raises(ValueError, match="norm <= 1"):
+        MSACLLoss(DIM, 3).load_state_dict(literal.state_dict())
+    on_it = torch.nn.functional.normalize(torch.randn(3, DIM), dim=1)
+    MSACLLoss(DIM, 3).set_centres(on_it.half())
+
+
+def test_warns_once_when_centring_outgrows_the_rest() -> None:
+    criterion, data = make(normalize=False), batch()
+    large = {**data, "z_a": 1e3 * data["z_a"], "patch_pairs": None}
+    criterion(**data)
+    with pytest.warns(RuntimeWarning, match=r"equation \(3\).*normalize=True"):
+        criterion(**large)
+    criterion(**large)  # a second warning would be an error
+    make(normalize=False, validate=False)(**large)  # reads nothing back
+    with pytest.warns(RuntimeWarning, match="lower its weight"):
+        make(weights=(1000.0, 1.0, 1.0, 1.0))(**data)
+    make(weights=(1.0, 0.0, 0.0, 0.0), normalize=False)(**large)  # on purpose
 
 
 def test_every_parameter_learns_and_the_centres_are_frozen() -> None:
@@ -98,7 +156,7 @@ def test_augmentation_head_on_backbone_features() -> None:
 
 
 def test_position_head_on_both_embeddings() -> None:
-    criterion, data = make(position_input="concat"), batch()
+    criterion, data = make(position_input="concat", normalize=False), batch()
     first, second, position = data["patch_pairs"]
     expected = position_loss(criterion.position_head(torch.cat((first, second), 1)), position)
     torch.testing.assert_close(criterion(**data).position, expected)
@@ -244,6 +302,7 @@ def test_value_checks_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> No
         ({"validate": "no"}, "validate to be True, False or 'auto'"),
         ({"gather_distributed": "never"}, "gather_distributed to be True, False or 'auto'"),
         ({"position_input": "sum"}, "'difference' or 'concat'"),
+        ({"normalize": "auto"}, "normalize to be True or False"),
     ],
 )
 def test_bad_options(options: dict[str, object], words: str) -> None:
