@@ -1,33 +1,25 @@
 """IGD (paper 3.3, eqs. 10 and 11; Chen et al. 2101.10043): the detector on top of one model per scale."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from detectors.base import AnomalyDetector, evaluating
 from detectors.igd.backbone import PooledFeatures, feature_width
-from detectors.igd.losses import IGDLosses
-from detectors.igd.model import CodeMoments, IGDModel, TrainingPass
-from detectors.igd.patches import SIDE, cut_patches
-from detectors.igd.resuming import load_run, prepare_file, save_run
-from detectors.igd.scoring import (
-    Weights,
-    check_options,
-    fused_score,
-    joined,
-    judge,
-    paper_score,
-    reconstruction_weights,
-    summed_map,
-)
-from detectors.igd.training import StepCallback, Training
+from detectors.igd.model import IGDModel
+from detectors.igd.options import check_choice, check_positive
+from detectors.igd.own_loop import OwnLoop
+from detectors.igd.run_file import Run, random_sources
+from detectors.igd.scales import KINDS
+from detectors.igd.scoring import SCORES, fused_score, paper_score, run_scale, score_weights, summed_map
+from detectors.igd.training import StepCallback, Training, length_of
+from detectors.inputs import with_progress
 
 
-class IGD(AnomalyDetector):
+class IGD(OwnLoop):
     """Anomalies are images that are badly reconstructed and whose codes lie far from the centre of normal codes.
 
     Eq. (10), s = xi l_rec + (1 - xi) (1 - h), of a model of the whole image ("global"), of one of its 32 x 32 patches
@@ -82,18 +74,31 @@ class IGD(AnomalyDetector):
         chunk_size: int = 128,
     ) -> None:
         super().__init__()
-        positive = {"width": width, "code_dim": code_dim, "data_range": data_range, "chunk_size": chunk_size}
-        check_options(scales, score, xi, {"nu": nu, "rho": rho}, positive)
-        self.image_size, self.channels, self.chunk_size = image_size, channels, chunk_size
-        self.scales, self.score_rule = ("global", "local") if scales == "both" else (scales,), score
-        self.weights = Weights(reconstruction_weights(xi, scales, score), nu, rho)
-        owners = ["shared"] if freeze_backbone else [f"{scale}_backbone" for scale in self.scales]
-        self.backbones = nn.ModuleDict({owner: PooledFeatures(backbone, freeze_backbone) for owner in owners})
+        check_choice("scales", scales, KINDS)
+        check_choice("score", score, SCORES)
+        check_positive(width=width, code_dim=code_dim, data_range=data_range, chunk_size=chunk_size)
+        kinds = KINDS[scales]
+        self.image_size = image_size
+        self.channels = channels
+        self.chunk_size = chunk_size
+        self.score_weights = score_weights([kind.name for kind in kinds], score, xi, nu, rho)
+        # With one model the literal equations hold one similarity only, which is the fused score.
+        self.image_score = paper_score if score == "paper" and scales == "both" else fused_score
+
+        # A frozen backbone serves all scales; one that is trained becomes another for each.
+        self.backbones = nn.ModuleDict()
         self.models = nn.ModuleDict()
-        for scale in self.scales:
-            side = image_size if scale == "global" else SIDE
-            features = feature_width(self.backbone(scale), side, channels)
-            self.models[f"{scale}_model"] = IGDModel(side, channels, features, code_dim, width, rho, data_range)
+        self.scales = {}
+        for kind in kinds:
+            owner = "shared" if freeze_backbone else f"{kind.name}_backbone"
+            if owner not in self.backbones:
+                self.backbones[owner] = PooledFeatures(backbone, freeze_backbone)
+            pooled = cast(PooledFeatures, self.backbones[owner])
+            side = kind.side(image_size)
+            features = feature_width(pooled, side, channels)
+            model = IGDModel(side, channels, features, code_dim, width, rho, data_range)
+            self.models[f"{kind.name}_model"] = model
+            self.scales[kind.name] = kind(model, pooled, image_size)
 
     @torch.enable_grad()
     def fit(
@@ -133,70 +138,34 @@ class IGD(AnomalyDetector):
             ValueError: If there are no images or no epochs, shapes are wrong, or the checkpoint is of another run or
                 cannot be written.
         """
-        training = Training(self, loader, epochs, lr, refresh_every, generator)
-        if resume:
-            load_run(training, checkpoint)
-        if checkpoint is not None:
-            prepare_file(Path(checkpoint))
-        while training.epoch < epochs:
-            training.run_epoch(progress, on_step)
-            if checkpoint is not None:
-                save_run(training, Path(checkpoint))
+        steps_per_epoch = length_of(loader)
+        if epochs < 1 or refresh_every < 1 or steps_per_epoch == 0:
+            got = f"{epochs}, {refresh_every} and {steps_per_epoch}"
+            raise ValueError(f"expected at least 1 epoch, refresh_every and batch of images, got {got}")
+        training = Training(self.scales, lr, epochs * steps_per_epoch, generator)
+        settings = {
+            "epochs": epochs,
+            "steps_per_epoch": steps_per_epoch,
+            "scales": " and ".join(self.scales),
+            "freeze_backbone": "shared" in self.backbones,
+        }
+        run = Run(self, training, random_sources(loader, generator, self.device), settings, checkpoint)
+        run.start(resume)
+        while run.epoch < epochs:
+            if run.epoch % refresh_every == 0:
+                self.refresh(loader)
+            bar = with_progress(loader, f"epoch {run.epoch + 1}/{epochs}", progress)
+            self._run_epoch(training, bar, run.epoch, on_step)
+            run.end_epoch()
         return self.eval()
 
-    @torch.no_grad()
-    def refresh(self, loader: Iterable[Any]) -> None:
-        """Set each classifier's centre, then its sigma, from the codes of all normal images in one pass.
-
-        Args:
-            loader: Batches of normal images.
-
-        Raises:
-            ValueError: If there are no images, or their shape is wrong.
-        """
-        self.forget_thresholds()
-        moments = {scale: CodeMoments() for scale in self.scales}
-        with evaluating(self):
-            for images in self.batches(loader, self.input_shape):
-                for scale in self.scales:
-                    for part in self.chunks(images, scale):
-                        moments[scale].update(self.model(scale).project(self.features(part, scale)))
-        for scale in self.scales:
-            self.model(scale).set_gaussian(*moments[scale].result())
-        self.remember_shape(images)
-
-    def losses(self, images: Tensor, generator: torch.Generator | None = None) -> IGDLosses:
-        """Return what encoders and decoders minimise, summed over scales; for a training loop of your own.
-
-        No gradient reaches the critics' parameters. `generator_parameters()` are those to train.
-
-        Args:
-            images: Normal images (B, C, H, H).
-            generator: Draws the shares of the interpolations.
-
-        Returns:
-            Scalars: total, reconstruction, classification, interpolation.
-
-        Raises:
-            NotFittedError: Before the first `refresh`.
-        """
-        per_scale = [self.model(s).losses(batch) for s, batch in self.training_passes(images, generator)]
-        return IGDLosses(*(torch.stack(terms).sum() for terms in zip(*per_scale, strict=True)))
-
-    def critic_loss(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Return what the critics minimise, summed over scales; no gradient reaches encoders and decoders.
-
-        `critic_parameters()` are those to train.
-
-        Args:
-            images: Normal images (B, C, H, H).
-            generator: Draws the shares of the interpolations.
-
-        Raises:
-            NotFittedError: Before the first `refresh`.
-        """
-        per_scale = [self.model(s).critic_loss(batch) for s, batch in self.training_passes(images, generator)]
-        return torch.stack(per_scale).sum()
+    def _run_epoch(self, training: Training, loader: Iterable[Any], epoch: int, on_step: StepCallback | None) -> None:
+        """Train on every batch of the loader once."""
+        self.train()
+        for images in self.batches(loader, self.input_shape):
+            terms = training.step(images)
+            if on_step is not None:
+                on_step(epoch, terms)
 
     def is_fitted(self) -> bool:
         """Whether the classifiers' centres are known."""
@@ -204,49 +173,7 @@ class IGD(AnomalyDetector):
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map checked images (B, C, H, H) to scores (B,) and maps (B, 1, H, H)."""
-        parts = {
-            scale: joined([judge(self.model(scale), x, self.features(x, scale)) for x in self.chunks(images, scale)])
-            for scale in self.scales
-        }
-        image_score = fused_score if self.score_rule == "fused" else paper_score
-        return image_score(parts, self.weights, len(images)), summed_map(parts, self.weights, self.image_size)
-
-    def training_passes(self, images: Tensor, generator: torch.Generator | None) -> Iterator[tuple[str, TrainingPass]]:
-        """Each scale with its pass over a batch."""
-        self.require_fitted()
-        for checked in self.batches([images], self.input_shape):
-            for scale in self.scales:
-                inputs = checked if scale == "global" else cut_patches(checked)
-                yield scale, self.model(scale).training_pass(inputs, self.features(inputs, scale), generator)
-
-    def chunks(self, images: Tensor, scale: str) -> list[Tensor]:
-        """The inputs of a model in inference: the batch, or its patches in chunks."""
-        return [images] if scale == "global" else list(torch.split(cut_patches(images), self.chunk_size))
-
-    def features(self, images: Tensor, scale: str) -> Tensor:
-        """Pooled features (B, F) of a model's inputs."""
-        return self.backbone(scale)(images)  # type: ignore[no-any-return]
-
-    def backbone(self, scale: str) -> PooledFeatures:
-        """The backbone of a scale: one for all where it is frozen."""
-        return self.backbones["shared" if "shared" in self.backbones else f"{scale}_backbone"]  # type: ignore[return-value]
-
-    def model(self, scale: str) -> IGDModel:
-        """The model of a scale."""
-        return self.models[f"{scale}_model"]  # type: ignore[return-value]
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Shape (C, H, H) of the images."""
-        return self.channels, self.image_size, self.image_size
-
-    def generator_parameters(self, scale: str | None = None) -> list[nn.Parameter]:
-        """Trainable parameters of encoders and decoders, of one scale or all."""
-        scales = self.scales if scale is None else (scale,)
-        own = [p for s in scales for p in self.model(s).generator_parameters()]
-        return own + [p for s in scales for p in self.backbone(s).parameters() if p.requires_grad]
-
-    def critic_parameters(self, scale: str | None = None) -> list[nn.Parameter]:
-        """Parameters of the critics, of one scale or all."""
-        scales = self.scales if scale is None else (scale,)
-        return [p for s in scales for p in self.model(s).critic.parameters()]
+        outputs = {n: run_scale(scale, images, self.chunk_size) for n, scale in self.scales.items()}
+        scores = self.image_score(self.scales, outputs, self.score_weights)
+        maps = summed_map(self.scales, outputs, self.score_weights)
+        return scores, maps

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detectors.ms_ssim import ms_ssim, ms_ssim_residual, scales_for
+from detectors.igd.ms_ssim import ms_ssim, ms_ssim_residual, scales_for
 
 SMALLEST_CENTRE = 0.1
 SMALLEST_SIGMA = 1.0

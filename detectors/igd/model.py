@@ -66,25 +66,29 @@ class IGDModel(nn.Module):
     def training_pass(self, images: Tensor, features: Tensor, generator: torch.Generator | None) -> TrainingPass:
         """Reconstruct a batch and decode interpolations between its codes."""
         codes = self.project(features)
+        # At most half of the other image, so that alpha is known up to the order of the two.
         alpha = 0.5 * torch.rand(len(codes), device=codes.device, generator=generator)
         interpolations = self.decoder(interpolate_codes(codes, alpha))
-        return TrainingPass(images, codes, self.decoder(codes), interpolations, alpha)
+        reconstructions = self.decoder(codes)
+        return TrainingPass(images, codes, reconstructions, interpolations, alpha)
 
     def losses(self, batch: TrainingPass) -> IGDLosses:
         """What encoder and decoder minimise; no gradient reaches the critic's parameters."""
-        error = reconstruction_error(
-            batch.images, batch.reconstructions, rho=self.rho, data_range=self.data_range
-        ).mean()
+        errors = reconstruction_error(batch.images, batch.reconstructions, rho=self.rho, data_range=self.data_range)
+        error = errors.mean()
         anomaly = classification_loss(batch.codes, self.centre, self.sigma)
-        smooth = INTERPOLATION_WEIGHT * interpolation_loss(frozen_call(self.critic, batch.interpolations))
+        estimates = frozen_call(self.critic, batch.interpolations)
+        smooth = INTERPOLATION_WEIGHT * interpolation_loss(estimates)
         return IGDLosses(error + anomaly + smooth, error, anomaly, smooth)
 
     def critic_loss(self, batch: TrainingPass) -> Tensor:
         """What the critic minimises; no gradient reaches encoder and decoder."""
         reconstructions = batch.reconstructions.detach()
         anchors = torch.lerp(reconstructions, batch.images.to(reconstructions.dtype), ANCHOR_SHARE)
-        estimates = self.critic(torch.cat([batch.interpolations.detach(), anchors]))
-        return critic_loss(estimates[: len(anchors)], batch.alpha, estimates[len(anchors) :])
+        # One call judges both; its norms are per sample, so that the halves do not see each other.
+        both = torch.cat([batch.interpolations.detach(), anchors])
+        of_interpolations, of_anchors = self.critic(both).chunk(2)
+        return critic_loss(of_interpolations, batch.alpha, of_anchors)
 
     def set_gaussian(self, mean: Tensor, mean_square: Tensor) -> None:
         """Set centre, then sigma, from the training codes' mean (D,) and mean squared distance to it."""
@@ -108,11 +112,14 @@ class CodeMoments:
     def update(self, codes: Tensor) -> None:
         """Take in codes (B, D)."""
         codes = codes.double()
-        count, mean = len(codes), codes.mean(0)
-        total, shift = self.count + count, mean - self.mean
-        self.sum_square = (
-            self.sum_square + (codes - mean).square().sum() + shift.square().sum() * (self.count * count / total)
-        )
+        count = len(codes)
+        total = self.count + count
+        mean = codes.mean(0)
+        shift = mean - self.mean
+        # Chan: within both parts, and between their means.
+        within = (codes - mean).square().sum()
+        between = shift.square().sum() * (self.count * count / total)
+        self.sum_square = self.sum_square + within + between
         self.mean = self.mean + shift * (count / total)
         self.count = total
 

@@ -5,7 +5,6 @@ from igd_cases import colours, fitted, small_detector, smooth_images
 
 from detectors import IGD
 from detectors.igd.losses import absolute_error
-from detectors.igd.patches import patches_by_step
 from detectors.igd.training import Training
 
 
@@ -17,7 +16,7 @@ def test_overfits_8_images():
     first, last = (float(log[i]["global/reconstruction"]) for i in (0, -1))
     assert last < first / 5
     with torch.no_grad():  # in evaluation mode too: the decoder's batch-norm statistics are trained
-        reconstructions, _ = detector.model("global")(detector.features(images, "global"))
+        reconstructions, _ = detector.scales["global"].model(detector.scales["global"].backbone(images))
         error = absolute_error(images, reconstructions, data_range=1.0).mean()
     assert error < 0.1
 
@@ -47,14 +46,14 @@ def test_schedule(monkeypatch):
 def test_refresh_takes_the_centre_then_sigma_of_all_codes():
     detector, images = small_detector(64), smooth_images(6, 64)
     detector.refresh([images[:4], images[4:]])
-    for scale in ("global", "local"):
-        inputs = torch.cat(detector.chunks(images, scale))
-        codes = detector.model(scale).project(detector.features(inputs, scale)).numpy().astype(np.float64)
+    for scale in detector.scales.values():
+        inputs = torch.cat(scale.inputs(images, detector.chunk_size))
+        codes = scale.model.project(scale.backbone(inputs)).numpy().astype(np.float64)
         centre = codes.mean(0)
         centre = np.where(np.abs(centre) < 0.1, np.where(centre < 0, -0.1, 0.1), centre)
         sigma = max(1, ((codes - centre) ** 2).sum(1).mean())
-        np.testing.assert_allclose(detector.model(scale).centre, centre, atol=1e-5)
-        np.testing.assert_allclose(detector.model(scale).sigma, sigma, rtol=1e-5)
+        np.testing.assert_allclose(scale.model.centre, centre, atol=1e-5)
+        np.testing.assert_allclose(scale.model.sigma, sigma, rtol=1e-5)
 
 
 def test_own_loop_gives_the_weights_of_fit():
@@ -83,10 +82,6 @@ def test_losses_sum_over_scales():
     assert detector.critic_loss(images).ndim == 0
 
 
-def test_local_steps_hold_at_most_450_patches():
-    assert [len(part) for part in patches_by_step(torch.rand(5, 3, 256, 256))] == [450, 450, 225]
-
-
 def test_steps_report_their_terms():
     log = []
     small_detector(64).fit([smooth_images(2, 64)] * 3, 2, progress=False, on_step=lambda e, t: log.append((e, t)))
@@ -113,15 +108,15 @@ def test_progress_bar(capsys):
 
 
 def test_local_terms_are_means_over_all_patches_of_the_batch(monkeypatch):
-    monkeypatch.setattr("detectors.igd.patches.MAX_PATCHES", 18)  # images of 64 px have 9 patches
-    model_step, seen, log = Training.model_step, [], []
+    monkeypatch.setattr("detectors.igd.scales.MAX_PATCHES", 18)  # images of 64 px have 9 patches
+    scale_step, seen, log = Training.scale_step, [], []
 
     def recorded(self, scale, images, lr):
-        terms = model_step(self, scale, images, lr)
+        terms = scale_step(self, scale, images, lr)
         seen.append((scale, len(images), terms))
         return terms
 
-    monkeypatch.setattr(Training, "model_step", recorded)
+    monkeypatch.setattr(Training, "scale_step", recorded)
     small_detector(64).fit([smooth_images(5, 64)], 1, progress=False, on_step=lambda _, terms: log.append(terms))
     assert [(scale, count) for scale, count, _ in seen] == [("global", 5), ("local", 18), ("local", 18), ("local", 9)]
     for scale in ("global", "local"):
@@ -136,8 +131,8 @@ def test_rate_stays_real_where_a_loader_yields_more_than_its_length_says(monkeyp
         def __len__(self):
             return 1
 
-    rates, step = [], Training.model_step
-    monkeypatch.setattr(Training, "model_step", lambda self, s, x, lr: rates.append(lr) or step(self, s, x, lr))
+    rates, step = [], Training.scale_step
+    monkeypatch.setattr(Training, "scale_step", lambda self, s, x, lr: rates.append(lr) or step(self, s, x, lr))
     small_detector(scales="global").fit(Longer([smooth_images(2)] * 3), 1, progress=False, lr=1e-3)
     assert rates == [1e-3, 0, 0]
 

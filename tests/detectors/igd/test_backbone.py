@@ -14,7 +14,7 @@ def test_torchvision_resnet_is_a_backbone(channels):
     backbone = resnet18()
     before = copy.deepcopy(backbone.state_dict())
     detector = IGD(backbone, 32, "global", channels=channels, **SMALL)
-    assert detector.model("global").project.in_features == 512
+    assert detector.scales["global"].model.project.in_features == 512
     detector.fit([torch.rand(2, channels, 32, 32)], 1, progress=False)
     assert isinstance(backbone.fc, nn.Linear)  # the caller's module is left alone
     torch.testing.assert_close(backbone.state_dict(), before)
@@ -28,7 +28,7 @@ def test_frozen_backbone_does_not_change_and_a_trained_one_does():
         detector.fit([smooth_images(4)], 1, progress=False)
         after = detector.backbones.state_dict()
         assert all(torch.equal(before[k], after[k]) for k in before) == freeze
-        assert detector.train().backbone("global").module.training is not freeze
+        assert detector.train().scales["global"].backbone.module.training is not freeze
 
 
 def test_wrong_backbones_are_refused():
@@ -60,4 +60,4 @@ def test_features_are_those_of_the_backbone_in_any_memory_layout(backbone):
     maps = nn.Sequential(*list(backbone.children())[:-1]) if hasattr(backbone, "fc") else backbone
     features = maps(images)
     features = features.mean((2, 3)) if features.ndim == 4 else features
-    torch.testing.assert_close(detector.features(images, "global"), features, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(detector.scales["global"].backbone(images), features, atol=1e-5, rtol=1e-5)

@@ -35,8 +35,8 @@ def scored_by_hand(detector: IGD, image: Tensor) -> dict[str, tuple[float, float
             inputs = [image[:, :, r : r + 32, c : c + 32] for r in offsets for c in offsets]
         rows = []
         for x in inputs:
-            model = detector.model(scale)
-            z = model.project(detector.backbone(scale)(x))
+            model = detector.scales[scale].model
+            z = model.project(detector.scales[scale].backbone(x))
             h = torch.exp(-((z - model.centre) ** 2).sum() / model.sigma)
             y = model.decoder(z)
             rows.append([absolute_error(x, y, data_range=1.0), similarity_of(x, y, data_range=1.0), 1 - h])

@@ -1,8 +1,8 @@
 """IGD and MS-SSIM against the straightforward formulation: training step, inference, and the similarity alone.
 
-    python benchmarks/igd.py                    # CPU, 256 px, the paper's networks
-    python benchmarks/igd.py --threads 2        # by the wall clock; wants an idle machine
-    python benchmarks/igd.py --device cuda
+    python benchmarks/bench_igd.py                    # CPU, 256 px, the paper's networks
+    python benchmarks/bench_igd.py --threads 2        # by the wall clock; wants an idle machine
+    python benchmarks/bench_igd.py --device cuda
 
 "Plain" has the same weights and the same numbers, written as the equations are: nearest-neighbour doubling and a full
 3 x 3 convolution, each patch through the local model alone, each patch's |x - x~| as a full-size map, 2-D SSIM windows.
@@ -25,8 +25,8 @@ from torchvision.models import resnet18
 from detectors import IGD
 from detectors.igd.losses import normality
 from detectors.igd.model import IGDModel
+from detectors.igd.ms_ssim import gaussian_window, ms_ssim, scales_for
 from detectors.igd.networks import DownConv2d, UpConv2d
-from detectors.ms_ssim import gaussian_window, ms_ssim, scales_for
 
 
 def main() -> None:
@@ -40,7 +40,7 @@ def main() -> None:
     report("MS-SSIM forward + backward, 4 x 3 x 256 x 256, against pytorch-msssim", *similarity_pair(args), args)
     detector = IGD(resnet18(), args.size, "local", width=args.width).to(args.device)
     detector.refresh([torch.rand(1, 3, args.size, args.size)])
-    plain = copy.deepcopy(detector.model("local").decoder)
+    plain = copy.deepcopy(detector.scales["local"].model.decoder)
     unfuse(plain)
     report("local model, inference, 1 image", *inference_pair(detector.eval(), plain.eval(), args), args)
     for scale in ("global", "local"):
@@ -118,13 +118,13 @@ def inference_pair(
 
 def plain_local_score(detector: IGD, decoder: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
     """Eq. (10) of one image patch by patch; every patch writes a map of the whole image."""
-    model, size, xi, rho = detector.model("local"), image.shape[-1], 0.5, 0.15
+    model, size, xi, rho = detector.scales["local"].model, image.shape[-1], 0.5, 0.15
     scores, total, coverage = [], torch.zeros_like(image[:, :1]), torch.zeros_like(image[:, :1])
     for top in range(0, size - 31, 16):
         for left in range(0, size - 31, 16):
             place = (..., slice(top, top + 32), slice(left, left + 32))
             patch = image[place]
-            codes = model.project(detector.features(patch, "local"))
+            codes = model.project(detector.scales["local"].backbone(patch))
             pasted = image.clone()
             pasted[place] = decoder(codes)
             error = (image - pasted).abs().mean(1, keepdim=True)  # full size, 0 outside the patch

@@ -1,0 +1,175 @@
+"""The file of a run of IGD's training: written after each epoch, refused whole where it is of another run."""
+
+import copy
+import os
+import reprlib
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import torch
+from torch import nn
+
+from detectors.checkpoint import read_state
+from detectors.igd.training import Training
+
+LONGEST_REASON = 300  # characters; the whole error is the cause of the one raised
+
+
+class Run:
+    """A training that can be stopped after any epoch and go on as if nothing had happened.
+
+    Args:
+        detector: What is trained.
+        training: Its optimisers.
+        generators: The sources of randomness, by name.
+        settings: What a run that goes on has to share with the one that wrote the file.
+        file: Where to write after each epoch, or None.
+    """
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        training: Training,
+        generators: dict[str, torch.Generator],
+        settings: dict[str, Any],
+        file: str | Path | None,
+    ) -> None:
+        self.detector = detector
+        self.training = training
+        self.generators = generators
+        self.settings = settings | {"generators": " and ".join(generators)}
+        self.file = None if file is None else Path(file)
+        self.epoch = 0
+
+    def start(self, resume: bool) -> None:
+        """Go on from the file where that is wanted, and see that it can be written.
+
+        Raises:
+            FileNotFoundError: If there is no file to resume from.
+            ValueError: If none is given, or it is damaged, holds other objects, is of another run or cannot be written.
+        """
+        if resume and self.file is None:
+            raise ValueError("expected the checkpoint to resume from, got None: pass checkpoint=FILE with resume=True")
+        if self.file is not None:
+            if resume:
+                self.load(self.file)
+            _prepare_file(self.file)
+
+    def end_epoch(self) -> None:
+        """Count an epoch and write the file where there is one."""
+        self.epoch += 1
+        if self.file is not None:
+            self.save(self.file)
+
+    def save(self, file: Path) -> None:
+        """Write the run's state so that a stop in mid-write loses nothing."""
+        part = _part_of(file)
+        torch.save(self.state_dict(), part)
+        os.replace(part, file)
+
+    def load(self, file: Path) -> None:
+        """Go on from a file, without executing anything from it; if it is refused, nothing has changed.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it is damaged, holds other objects or is of another run.
+        """
+        state = read_state(file)
+        before = copy.deepcopy(self.state_dict())
+        missing = [name for name in before if name not in state]
+        if missing:
+            raise ValueError(
+                f"expected a checkpoint of fit in {file}, which lacks {missing}: a state_dict goes to load"
+            )
+        _check_settings(state["settings"], before["settings"], file)
+        try:
+            self.load_state_dict(state)
+        except Exception as error:  # whatever a hostile file makes fail
+            self.load_state_dict(before)
+            reason = shorten(f"{type(error).__name__}: {error}", LONGEST_REASON)
+            raise ValueError(
+                f"expected a checkpoint of this run in {file}, got one that does not fit: {reason}; make the detector "
+                "as for the run that wrote it, or start anew without resume"
+            ) from error
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs to go on as if nothing had happened."""
+        return {
+            "settings": self.settings,
+            "detector": self.detector.state_dict(),
+            **self.training.state_dict(),
+            "epoch": self.epoch,
+            "random": {name: generator.get_state() for name, generator in self.generators.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; another state raises whatever it makes fail, perhaps half-way."""
+        epoch = state["epoch"]
+        if type(epoch) is not int or not 0 <= epoch <= self.settings["epochs"]:
+            raise ValueError(f"after epoch {reprlib.repr(epoch)}")
+        self.detector.load_state_dict(state["detector"])
+        self.training.load_state_dict(state)
+        for name, generator in self.generators.items():
+            generator.set_state(state["random"][name])
+        self.epoch = epoch
+
+
+def random_sources(loader: Any, generator: torch.Generator | None, device: torch.device) -> dict[str, torch.Generator]:
+    """The sources of randomness of a run: torch's own, the loader's where it has one, the interpolations'."""
+    sources = {"torch": torch.default_generator}
+    if device.type == "cuda":
+        sources["cuda"] = torch.cuda.default_generators[device.index or 0]
+    given = {"loader": getattr(loader, "generator", None), "generator": generator}
+    for name, source in given.items():
+        if isinstance(source, torch.Generator):
+            sources[name] = source
+    return sources
+
+
+def _prepare_file(file: Path) -> None:
+    """Make the folder of a checkpoint and try to write there: better refused before the first epoch than after it.
+
+    Raises:
+        ValueError: If the file cannot be written.
+    """
+    part = _part_of(file)
+    try:
+        if file.is_dir():
+            raise IsADirectoryError("it is a folder")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink(missing_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"expected a checkpoint file that can be written, got {file}: {error}; choose another place"
+        ) from error
+
+
+def _check_settings(saved: Any, own: dict[str, Any], file: Path) -> None:
+    """Refuse a checkpoint of a run with other settings, naming those that differ.
+
+    Raises:
+        ValueError: If one differs.
+    """
+    if not isinstance(saved, dict):
+        raise ValueError(f"expected a checkpoint of this run in {file}, got {type(saved).__name__} as its settings")
+    # Types first: a hostile tensor has no truth value, and True equals 1.
+    differing = [n for n, mine in own.items() if (type(saved.get(n)), saved.get(n)) != (type(mine), mine)]
+    if differing:
+        mine = _listed(own, differing)
+        theirs = _listed(saved, differing)
+        raise ValueError(
+            f"expected a checkpoint of this run in {file}, with {mine}, got one with {theirs}: resume with {theirs}, "
+            "or start anew without resume"
+        )
+
+
+def _listed(settings: dict[str, Any], names: list[str]) -> str:
+    """Settings as keyword arguments."""
+    return ", ".join(f"{name}={reprlib.repr(settings.get(name))}" for name in names)
+
+
+def _part_of(file: Path) -> Path:
+    """Where a checkpoint is written before it takes its name."""
+    return file.with_name(file.name + ".part")
