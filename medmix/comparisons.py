@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from medmix.checks import check_images, check_label
-from medmix.lesions import share_out
-from medmix.medmix import MedMix, MedMixOutput
-from medmix.options import is_number
+from medmix._checks import check_images, check_label, is_number
+from medmix._containers import MedMixOutput
+from medmix._random import assign_classes, drawing_device, uniform_source
+from medmix.medmix import MedMix
 
 NUM_CLASSES = 4
 
@@ -25,13 +25,16 @@ class _Classes(nn.Module):
             Images, labels (B,) int64 in 0..3 and masks (B, 1, H, W) bool of the changed pixels: all or none.
         """
         check_images(images)
-        drawn_on = generator.device if generator is not None else images.device
-        uniform, shift = (torch.rand(n, generator=generator, device=drawn_on) for n in (len(images), 1))
-        labels = share_out(uniform, shift, NUM_CLASSES).to(images.device)
-        classes = range(NUM_CLASSES)
-        every = torch.stack([self.augment_as(images, n, generator=generator) for n in classes])  # (4, B, C, H, W)
-        output = every[labels, torch.arange(len(images), device=images.device)]
-        return MedMixOutput(output, labels, (labels > 0)[:, None, None, None].expand(-1, 1, *images.shape[2:]).clone())
+        batch, _, height, width = images.shape
+        uniform = uniform_source(generator, drawing_device(generator, images.device))
+        labels = assign_classes(uniform(batch), uniform(1), NUM_CLASSES).to(images.device)
+        # all classes of all images, of which each image keeps one: no look at the labels, which a GPU would wait for
+        classes = [self.augment_as(images, label, generator=generator) for label in range(NUM_CLASSES)]
+        row = torch.arange(batch, device=images.device)
+        output = torch.stack(classes)[labels, row]  # (4, B, C, H, W) -> (B, C, H, W)
+        changed = (labels > 0)[:, None, None, None]
+        masks = changed.expand(-1, 1, height, width).clone()
+        return MedMixOutput(output, labels, masks)
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, H, W) of class `label`."""
@@ -55,7 +58,9 @@ class PermutationClasses(_Classes):
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, H, W) with their halves swapped."""
         check_label(label, NUM_CLASSES - 1)
-        rows, columns = images.shape[2] // 2 * (label // 2), images.shape[3] // 2 * (label % 2)
+        height, width = images.shape[2:]
+        rows = height // 2 * (label // 2)
+        columns = width // 2 * (label % 2)
         return images.roll((rows, columns), dims=(2, 3))
 
 
@@ -80,28 +85,29 @@ class NoiseClasses(_Classes):
         check_label(label, NUM_CLASSES - 1)
         if label == 0:
             return images.clone()
-        drawn_on = generator.device if generator is not None else images.device
+        drawn_on = drawing_device(generator, images.device)
         noise = torch.randn(images.shape, generator=generator, device=drawn_on).to(images)
-        return (images + label * self.step * noise).clamp(0, 1)
+        std = label * self.step
+        return (images + std * noise).clamp(0, 1)
 
     def extra_repr(self) -> str:
         """The step, for `repr`."""
         return f"step={self.step}"
 
 
-class CutMixClasses(MedMix):
+def CutMixClasses(size: tuple[float, float] = (1 / 4, 1 / 2.3)) -> MedMix:  # noqa: N802 - named as the others are
     """Class n has n unaltered rectangles pasted from other images (CutMix / CutPaste boxes).
+
+    It is a MedMix that alters nothing.
 
     Args:
         size: Smallest and largest diagonal of a rectangle as a fraction of the shorter image side.
     """
-
-    def __init__(self, size: tuple[float, float] = (1 / 4, 1 / 2.3)) -> None:
-        super().__init__(
-            size=size,
-            shape="rectangle",
-            softness=0,
-            color_jitter=(0, 0, 0, 0),
-            noise=(0, 0),
-            nonlinear=None,
-        )
+    return MedMix(
+        size=size,
+        shape="rectangle",
+        softness=0,
+        color_jitter=(0, 0, 0, 0),
+        noise=(0, 0),
+        nonlinear=None,
+    )

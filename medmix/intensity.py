@@ -6,8 +6,8 @@ import torch
 from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
 
-from medmix.appearance import CURVE_DIM, Nonlinear, bend_intensity, curve_coefficients
-from medmix.checks import check_images, check_probability
+from medmix._checks import check_choice, check_images, check_probability
+from medmix.lesions.curves import CURVE_DIM, Nonlinear, bend_intensity, curve_coefficients
 
 
 class RandomNonlinearIntensity(IntensityAugmentationBase2D):
@@ -45,8 +45,7 @@ class RandomNonlinearIntensity(IntensityAugmentationBase2D):
     ) -> None:
         check_probability(p)
         check_probability(invert_p)
-        if curve not in get_args(Nonlinear):
-            raise ValueError(f"expected curve to be one of {get_args(Nonlinear)}, got {curve!r}")
+        check_choice("curve", curve, get_args(Nonlinear))
         super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
         self.flags = {"curve": curve, "invert_p": invert_p}
 
@@ -61,7 +60,9 @@ class RandomNonlinearIntensity(IntensityAugmentationBase2D):
     ) -> Tensor:
         """Kornia's protocol: bend images (B, C, H, W) in [0, 1]."""
         check_images(input)
-        work = (input.float() if input.dtype in (torch.float16, torch.bfloat16) else input).clamp(0, 1)
+        curve = flags["curve"]
+        work = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        work = work.clamp(0, 1)  # the check leaves room for rounding, the curves do not
         uniform = params["curve"].to(work)
-        coefficients = curve_coefficients(flags["curve"], uniform, flags["invert_p"])
-        return bend_intensity(work, flags["curve"], coefficients).to(input.dtype)
+        coefficients = curve_coefficients(curve, uniform, flags["invert_p"])
+        return bend_intensity(work, curve, coefficients).to(input.dtype)

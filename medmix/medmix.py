@@ -1,32 +1,53 @@
 """MedMix, the paper's section 3.2: healthy images with 0 to 3 synthetic lesions, their number and their mask."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, get_args
 
 import torch
 from kornia.augmentation import MixAugmentationBaseV2
 from kornia.constants import DataKey
 from torch import Tensor
 
-from medmix.appearance import CURVE_WIDTH, Nonlinear
-from medmix.blending import Blending
-from medmix.checks import check_container_mask, check_images, check_inputs, check_label, check_mask
-from medmix.drawing import draw_look, draw_noise, draw_places
-from medmix.lesions import sample_layout
-from medmix.options import OPTIONS, check_options, check_room, lesion_numbers
-from medmix.outlines import OUTLINE_WIDTH, Shape
-from medmix.params import Params, check_params, drawn_shape, for_all, on_device, with_lesions
-from medmix.rendering import Look, compose, compose_masks, join_masks
-from medmix.warps import Deformation
-from medmix.windows import Part, size_parts
+from medmix._checks import (
+    check_choice,
+    check_container_mask,
+    check_data_keys,
+    check_images,
+    check_inputs,
+    check_label,
+    check_probability,
+    check_room,
+    check_size,
+    check_softness,
+    lesion_numbers,
+)
+from medmix._containers import MedMixOutput, in_order, join_masks
+from medmix.lesions.alterations import Alteration, ColourJitter, GaussianNoise, IntensityCurve, Warp
+from medmix.lesions.blending import Blending
+from medmix.lesions.compose import compose, compose_masks
+from medmix.lesions.curves import Nonlinear
+from medmix.lesions.drawing import draw_parameters
+from medmix.lesions.options import LesionOptions
+from medmix.lesions.outlines import OUTLINES, Shape
+from medmix.lesions.parameters import LesionParameters
+from medmix.lesions.warps import Deformation
 
-
-class MedMixOutput(NamedTuple):
-    """Augmented images (B, C, H, W), labels (B,) int64 = number of lesions, lesion masks (B, 1, H, W) bool."""
-
-    images: Tensor
-    labels: Tensor
-    masks: Tensor
+Params = dict[str, Tensor]
+OPTIONS = (
+    "num_lesions",
+    "size",
+    "shape",
+    "blending",
+    "softness",
+    "color_jitter",
+    "noise",
+    "nonlinear",
+    "deformation",
+    "alterations",
+    "p",
+    "same_on_batch",
+    "keepdim",
+)
 
 
 class MedMix(MixAugmentationBaseV2):
@@ -49,6 +70,7 @@ class MedMix(MixAugmentationBaseV2):
         nonlinear: "bezier" bends the patches' intensities by a curve in closed form, "genesis" by one with two free
                 control points (see `RandomNonlinearIntensity`); None leaves them.
         deformation: Warp of the patches, "fisheye" or "wave"; None leaves them.
+        alterations: Further alterations of your own, applied after these; see `medmix.lesions.alterations`.
         p: Probability that an image is augmented at all; else its label is 0.
         same_on_batch: Draw once, for all images.
         keepdim: Accept one image (C, H, W) and return it without the batch dimension.
@@ -75,20 +97,51 @@ class MedMix(MixAugmentationBaseV2):
         noise: tuple[float, float] = (0.0, 0.1),
         nonlinear: Nonlinear | None = "bezier",
         deformation: Deformation | None = None,
+        alterations: Sequence[Alteration] = (),
         p: float = 1.0,
         same_on_batch: bool = False,
         keepdim: bool = False,
         data_keys: Sequence[str] = ("input",),
     ) -> None:
-        check_options(
-            num_lesions=num_lesions, size=size, shape=shape, blending=blending, softness=softness,
-            color_jitter=color_jitter, noise=noise, nonlinear=nonlinear, deformation=deformation, p=p,
-            data_keys=data_keys,
-        )  # fmt: skip
+        check_probability(p)
+        check_size(size)
+        check_choice("shape", shape, get_args(Shape))
+        check_choice("blending", blending, get_args(Blending))
+        check_softness(softness)
+        check_data_keys(data_keys)
         super().__init__(p=p, p_batch=1.0, same_on_batch=same_on_batch, keepdim=keepdim, data_keys=list(data_keys))
         self.num_lesions = lesion_numbers(num_lesions)
-        self.size, self.shape, self.blending, self.softness = size, shape, blending, softness
-        self.color_jitter, self.noise, self.nonlinear, self.deformation = color_jitter, noise, nonlinear, deformation
+        self.size = size
+        self.shape = shape
+        self.blending = blending
+        self.softness = softness
+        self.color_jitter = color_jitter
+        self.noise = noise
+        self.nonlinear = nonlinear
+        self.deformation = deformation
+        self.alterations = tuple(alterations)
+        for alteration in self.lesion_options.alterations:
+            alteration.check()
+
+    @property
+    def lesion_options(self) -> LesionOptions:
+        """How lesions are drawn and made."""
+        return LesionOptions(
+            num_lesions=self.num_lesions,
+            size=self.size,
+            outline=OUTLINES[self.shape],
+            blending=self.blending,
+            softness=self.softness,
+            alterations=(
+                Warp(self.deformation),
+                ColourJitter(self.color_jitter),
+                IntensityCurve(self.nonlinear),
+                GaussianNoise(self.noise),
+                *self.alterations,
+            ),
+            p=self.p,
+            same_on_batch=self.same_on_batch,
+        )
 
     def forward(  # type: ignore[override]
         self,
@@ -132,13 +185,14 @@ class MedMix(MixAugmentationBaseV2):
             check_container_mask(mask, images.shape, images.device)
         if params is None:
             params = self.forward_parameters(images.shape, generator, foreground, images.device)
-        self.check_params(params, images.shape)
+        else:
+            LesionParameters.from_dict(params).check_replay(self.lesion_options, images.shape)
         self._params = params
         output = self.compose(images, params)
         if mask is not None:
             output = output._replace(masks=join_masks(mask, output.masks))
         if single:
-            output = MedMixOutput(*(t[0] for t in output))
+            output = MedMixOutput(*(tensor[0] for tensor in output))
         return output if data_keys is None and mask is None else in_order(output, keys)
 
     def forward_parameters(
@@ -157,54 +211,19 @@ class MedMix(MixAugmentationBaseV2):
             device: Where the parameters are wanted; drawn on the generator's device.
 
         Returns:
-            A dict of tensors, most of them with a row per image, to give back as `params=`.
+            A dict of tensors, most of them with a row per image, to give back as `params=`; its entries are described
+            in `medmix.lesions.parameters.LesionParameters`.
 
         Raises:
             TypeError, ValueError: If the foreground does not belong to such images, or they are too small.
         """
         check_room(max(self.num_lesions), batch_shape)
-        drawn_on = generator.device if generator is not None else torch.device(device or "cpu")
-        batch, channels, height, width = batch_shape
-        rows, slots = 1 if self.same_on_batch else batch, max(1, *self.num_lesions)
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(shape, generator=generator, device=drawn_on)
-
-        params = draw_places(uniform, rows, slots, batch, self.num_lesions, self.p)
-        params |= draw_look(uniform, rows, slots, channels, self.shape, self.color_jitter, self.noise, self.nonlinear)
-        if self.same_on_batch:
-            params = for_all(params, batch)
-        sides = [part.side for part in self.parts(batch_shape)]
-        params["noise_pool"] = draw_noise(channels * max(sides) ** 2, generator, drawn_on)
-        params = {name: value.to(device or drawn_on) for name, value in params.items()}
-        layout = params.pop("layout")
-        if foreground is not None:
-            check_mask(foreground, torch.Size(batch_shape), layout.device, "foreground")
-        params["centre"], params["radius"] = sample_layout(layout, (height, width), self.size, foreground)
-        params["window_sides"] = torch.tensor(sides)
-        params["forward_input_shape"] = torch.tensor(batch_shape)  # as kornia's own augmentations have it
-        return params
-
-    @property
-    def look(self) -> Look:
-        """The options that say how lesions are made from their numbers."""
-        noisy = self.noise[1] > 0
-        return Look(self.shape, self.blending, self.softness, noisy, self.nonlinear, self.deformation)
-
-    def parts(self, batch_shape: Sequence[int]) -> list[Part]:
-        """How a batch (B, C, H, W) that is sorted by lesion size is worked on."""
-        batch, _, height, width = batch_shape
-        return size_parts(self.size, batch, not self.same_on_batch, (height, width))
-
-    def check_params(self, params: Params, shape: torch.Size) -> None:
-        """Refuse parameters that this MedMix cannot replay on images of this shape."""
-        widths = {"outline": OUTLINE_WIDTH[self.shape], "curve": CURVE_WIDTH[self.nonlinear or "bezier"]}
-        check_params(params, shape, [part.side for part in self.parts(shape)], widths)
+        return draw_parameters(self.lesion_options, batch_shape, generator, foreground, device).as_dict()
 
     def compose(self, images: Tensor, params: Params) -> MedMixOutput:
         """Paste the lesions that the parameters describe."""
-        params = on_device(params, images.device)
-        return MedMixOutput(*compose(images, params, self.parts(images.shape), self.look))
+        parameters = LesionParameters.from_dict(params).to(images.device)
+        return MedMixOutput(*compose(images, parameters, self.lesion_options))
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, H, W) of class `label`: with that many lesions each. Used by `MultiClassViews`.
@@ -215,7 +234,8 @@ class MedMix(MixAugmentationBaseV2):
         if label == 0:
             return images.clone()
         params = self.forward_parameters(images.shape, generator, device=images.device)
-        return self.compose(images, with_lesions(params, label)).images
+        parameters = LesionParameters.from_dict(params).first(label)
+        return compose(images, parameters, self.lesion_options)[0]
 
     def transform_input(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
         """Kornia's protocol: the augmented images."""
@@ -223,20 +243,15 @@ class MedMix(MixAugmentationBaseV2):
 
     def transform_mask(self, input: Tensor, params: Params, flags: dict[str, Any]) -> Tensor:
         """Kornia's protocol: the given mask (B, 1, H, W), or of one image (1, H, W), joined with the lesions."""
-        shape = drawn_shape(params)
-        self.check_params(params, shape)
+        parameters = LesionParameters.from_dict(params)
+        parameters.check_replay(self.lesion_options, parameters.shape)
         batch = input[None] if isinstance(input, Tensor) and input.dim() == 3 else input
-        check_container_mask(batch, shape)
-        lesions = compose_masks(shape, on_device(params, input.device), self.parts(shape), self.look)
+        check_container_mask(batch, parameters.shape)
+        lesions = compose_masks(parameters.to(input.device), self.lesion_options)
         return join_masks(input, lesions if input.dim() == 4 else lesions[0])
 
     def __repr__(self) -> str:
-        options = {name: getattr(self, name) for name in (*OPTIONS, "p", "same_on_batch", "keepdim")}
+        options = {name: getattr(self, name) for name in OPTIONS}
         options["data_keys"] = ["mask" if key == DataKey.MASK else "input" for key in self.data_keys]
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in options.items())})"
-
-
-def in_order(output: MedMixOutput, keys: list[DataKey]) -> Tensor | list[Tensor]:
-    """Kornia's protocol: one output per data key, not in a list where it is alone."""
-    outputs = [output.images if key == DataKey.INPUT else output.masks for key in keys]
-    return outputs if len(outputs) > 1 else outputs[0]
+        arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        return f"{type(self).__name__}({arguments})"

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from medmix.checks import check_images
-from medmix.constants import constants
-from medmix.windows import cut, window_starts
+from medmix._checks import check_images
+from medmix._random import drawing_device, small_tensor
+from medmix.lesions.windows import cut, window_starts
 
 
 class NeighbourPatches(nn.Module):
@@ -44,21 +44,25 @@ class NeighbourPatches(nn.Module):
             ValueError: If the images are too small for two patches.
         """
         check_images(images)
-        side, (height, width) = self.patch_size, images.shape[2:]
+        side = self.patch_size
+        batch, _, height, width = images.shape
         reach = 3 * side // 4 + max(side // 4, 1) - 1  # the furthest that a neighbour starts
         if min(height, width) < side + reach:
             raise ValueError(
                 f"expected images of at least {side + reach} x {side + reach} pixels for patches of {side}, got "
                 f"{height} x {width}: use a smaller patch_size"
             )
-        drawn_on = generator.device if generator is not None else images.device
-        u = torch.rand((len(images), 5), generator=generator, device=drawn_on).to(images.device)
+        drawn_on = drawing_device(generator, images.device)
+        u = torch.rand((batch, 5), generator=generator, device=drawn_on).to(images.device)
         position = (u[:, 0] * 8).long()
-        offset = neighbour_offset(position, u[:, 1:3], side)
-        room = constants((height - side, width - side), offset) - offset.abs()
-        corner = (-offset).clamp(min=0) + (u[:, 3:] * (room + 1)).long()
-        own, source = torch.arange(len(images), device=images.device), images.contiguous()
-        first, second = (cut(source, window_starts(c, own, source.shape), side) for c in (corner, corner + offset))
+        offset = _neighbour_offset(position, u[:, 1:3], side)
+        # the first patch goes where the second fits, too
+        freedom = small_tensor((height - side, width - side), offset) - offset.abs()
+        corner = (-offset).clamp(min=0) + (u[:, 3:] * (freedom + 1)).long()
+        image = torch.arange(batch, device=images.device)
+        source = images.contiguous()
+        first = cut(source, window_starts(corner, image, source.shape), side)
+        second = cut(source, window_starts(corner + offset, image, source.shape), side)
         return first, second, position
 
     def extra_repr(self) -> str:
@@ -66,8 +70,11 @@ class NeighbourPatches(nn.Module):
         return f"patch_size={self.patch_size}"
 
 
-def neighbour_offset(position: Tensor, uniform: Tensor, side: int) -> Tensor:
+def _neighbour_offset(position: Tensor, uniform: Tensor, side: int) -> Tensor:
     """Rows and columns from the first to the second patch: position (B,), uniform (B, 2) -> (B, 2) int64."""
     cell = position + (position >= 4)  # 0..8, the centre skipped
-    direction = torch.stack([cell // 3 - 1, cell % 3 - 1], dim=1)
-    return direction * (3 * side // 4 + (uniform * max(side // 4, 1)).long())
+    row = cell // 3 - 1
+    column = cell % 3 - 1
+    direction = torch.stack([row, column], dim=1)
+    distance = 3 * side // 4 + (uniform * max(side // 4, 1)).long()
+    return direction * distance

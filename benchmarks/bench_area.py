@@ -1,19 +1,16 @@
 """What tells the number of MedMix's lesions without counting: their total area, or the place and size of one of them.
 
-    python benchmarks/area.py
+    python benchmarks/bench_area.py
 
 A tree guesses n = 0..3 from the share of an image that is lesion (chance .25), and boosted trees guess n = 1..3 from
 one lesion of an image (chance .33): 3,000 images per class at 64 px, tested on as many others.
 """
-
-import sys
 
 import torch
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor
 
-sys.path.pop(0)  # this script's folder, where benchmarks/medmix.py would pass for the package
 from medmix import MedMix
 
 IMAGES, SIDE, CLASSES = 3000, 64, 4

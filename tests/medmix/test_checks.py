@@ -18,6 +18,8 @@ from medmix import (
 )
 
 GOOD = torch.rand(2, 3, 32, 32)
+
+
 BAD_IMAGES = {
     "uint8": ((GOOD * 255).byte(), TypeError, "/ 255"),
     "8-bit floats": (GOOD * 255, ValueError, "divide 8-bit values by 255"),
@@ -31,6 +33,8 @@ BAD_IMAGES = {
     "empty": (GOOD[:0], ValueError, "at least one"),
     "list": ([GOOD], TypeError, "torch.Tensor"),
 }
+
+
 USERS = {
     "MedMix": MedMix(),
     "WeakAugmentation": WeakAugmentation(16),

@@ -1,4 +1,4 @@
-"""What a lesion is: where it lies, how large it is, which image it is cut from.
+"""Where lesions lie and how large they are.
 
 Lengths are in pixels, positions are (row, column). Slot k of an image is its k-th lesion: the image with n lesions has
 slots 0..n-1, so the lesions of one draw are nested over n.
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medmix.constants import constants
+from medmix._random import small_tensor
 
 NUM_LAYOUTS = 16
 GAP = 2.0  # pixels between two lesions' circles: more than the sqrt(2) at which pixels touch
@@ -33,19 +33,25 @@ def sample_layout(
     Returns:
         Centres (B, K, 2) in whole pixels and radii (B, K); a radius of 0 stands for a lesion that found no place.
     """
-    limits = constants(shape, uniform)
     side = min(shape)
-    wanted = side / 2 * (size[0] + (size[1] - size[0]) * uniform[..., 2])  # (B, L + 1, K)
-    wanted = wanted.clamp(max=(side - 1) / 2)
-    radii = torch.cat([wanted[:, :-1], wanted[:, -1:].clamp(max=grid_radius(side, wanted.shape[2]))], dim=1)
-    if foreground is None:
-        centres = free_places(uniform[:, :-1, :, :2], radii[:, :-1], limits)
-    else:
-        centres = foreground_places(uniform[:, :-1, :, 0], foreground, math.floor(side / 2 * size[0]))
+    limits = small_tensor(shape, uniform)
+    target_radius = side / 2 * (size[0] + (size[1] - size[0]) * uniform[..., 2])  # (B, L + 1, K)
+    target_radius = target_radius.clamp(max=(side - 1) / 2)
+    # the last layout is the regular grid, in whose cells large lesions have to shrink
+    random_radii = target_radius[:, :-1]
+    grid_radii = target_radius[:, -1:].clamp(max=grid_radius(side, target_radius.shape[2]))
+    radii = torch.cat([random_radii, grid_radii], dim=1)
     grid = grid_places(uniform[:, -1], uniform[:, 0, 0, 3], radii[:, -1], limits)
-    centres = torch.cat([centres, grid[:, None]], dim=1)  # (B, L + 1, K, 2)
-    room = torch.full_like(radii, torch.inf) if foreground is None else free_radius(centres, foreground)
-    return choose_layout(centres, radii, wanted, room, least=0 if foreground is None else LEAST_SHARE)
+    if foreground is None:
+        random_places = free_places(uniform[:, :-1, :, :2], random_radii, limits)
+        centres = torch.cat([random_places, grid[:, None]], dim=1)  # (B, L + 1, K, 2)
+        free_radii = torch.full_like(radii, torch.inf)
+        return choose_layout(centres, radii, target_radius, free_radii, min_share=0)
+    margin = math.floor(side / 2 * size[0])
+    random_places = foreground_places(uniform[:, :-1, :, 0], foreground, margin)
+    centres = torch.cat([random_places, grid[:, None]], dim=1)
+    free_radii = free_radius(centres, foreground)
+    return choose_layout(centres, radii, target_radius, free_radii, min_share=LEAST_SHARE)
 
 
 def spread_sizes(layout: Tensor, order: Tensor) -> Tensor:
@@ -59,37 +65,69 @@ def spread_sizes(layout: Tensor, order: Tensor) -> Tensor:
         The layout, where image `order[i, k]` has the i-th smallest lesion in slot k: in the i-th of B equal parts.
     """
     row, column, size, cell = layout.unbind(dim=-1)
-    size = (order.argsort(dim=0)[:, None] + size) / len(order)
-    return torch.stack([row, column, size, cell], dim=-1)
+    rank = order.argsort(dim=0)[:, None]  # (B, 1, K)
+    spread = (rank + size) / len(order)
+    return torch.stack([row, column, spread, cell], dim=-1)
 
 
-def choose_layout(centres: Tensor, radii: Tensor, wanted: Tensor, room: Tensor, least: float) -> tuple[Tensor, Tensor]:
-    """The layout that leaves the lesions largest, with as many of them as keep the share `least` of what was wanted.
+def draw_donors(uniform: Tensor, batch: int) -> Tensor:
+    """How many rows further on a lesion's donor lies: never the image itself, unless it is alone."""
+    if batch == 1:
+        return torch.zeros_like(uniform, dtype=torch.int64)
+    return 1 + (uniform * (batch - 1)).long()
+
+
+def choose_layout(
+    centres: Tensor, radii: Tensor, target_radius: Tensor, free_radii: Tensor, min_share: float
+) -> tuple[Tensor, Tensor]:
+    """The layout that leaves the lesions largest, with as many of them as keep a share of what was wanted.
 
     Args:
         centres: (B, L, K, 2).
         radii: (B, L, K), the layouts' radii.
-        wanted: (B, L, K), the radii asked for.
-        room: (B, L, K), the largest radii that their places allow.
-        least: Share in [0, 1]; 0 keeps all lesions.
+        target_radius: (B, L, K), the radii asked for.
+        free_radii: (B, L, K), the largest radii that their places allow.
+        min_share: Share in [0, 1]; 0 keeps all lesions.
 
     Returns:
         Centres (B, K, 2) and radii (B, K), 0 for the lesions left out.
     """
     slots = radii.shape[2]
-    apart = shrinkage(centres, radii)  # (B, L, K), entry k: for the first k + 1 lesions
-    share = torch.minimum(apart * (radii / wanted).cummin(dim=2).values, (room / wanted).cummin(dim=2).values)
+    # what each layout leaves of its first k + 1 lesions: (B, L, K)
+    apart = shrinkage(centres, radii)
+    kept_by_layout = (radii / target_radius).cummin(dim=2).values
+    kept_by_place = (free_radii / target_radius).cummin(dim=2).values
+    share = torch.minimum(apart * kept_by_layout, kept_by_place)
+    # as many lesions as some layout has room for, one at least
     steps = torch.arange(1, slots + 1, device=radii.device)
-    number = (steps * (share.amax(dim=1) >= least)).amax(dim=1).clamp(min=1)  # (B,)
+    enough = share.amax(dim=1) >= min_share  # (B, K)
+    number = (steps * enough).amax(dim=1).clamp(min=1)  # (B,)
+    # the first layout that fits, or the one that shrinks least
     row = torch.arange(len(radii), device=radii.device)
-    best = share[row, :, number - 1].argmax(dim=1)  # (B,) the first layout that fits, or the one that shrinks least
-    radius = torch.minimum(radii[row, best] * apart[row, best, number - 1, None], room[row, best])
-    return centres[row, best], radius * (steps <= number[:, None])
+    best = share[row, :, number - 1].argmax(dim=1)  # (B,)
+    shrunk = radii[row, best] * apart[row, best, number - 1, None]
+    radius = torch.minimum(shrunk, free_radii[row, best])
+    present = steps <= number[:, None]
+    return centres[row, best], radius * present
+
+
+def shrinkage(centres: Tensor, radii: Tensor) -> Tensor:
+    """Factor in [0, 1] on the radii at which the first k + 1 lesions of a layout stay apart: (B, L, K)."""
+    slots = radii.shape[2]
+    between = centres[:, :, :, None] - centres[:, :, None]  # (B, L, K, K, 2)
+    distance = between.norm(dim=-1)
+    free_share = (distance - GAP) / (radii[..., :, None] + radii[..., None, :])
+    # each lesion against those before it
+    earlier = torch.ones(slots, slots, dtype=torch.bool, device=radii.device).triu(diagonal=1)
+    nearest = free_share.masked_fill(~earlier, torch.inf).amin(dim=2)  # (B, L, K)
+    factor: Tensor = nearest.cummin(dim=2).values.clamp(0, 1)
+    return factor
 
 
 def grid_radius(side: int, slots: int) -> float:
     """Largest radius at which neighbours of the regular grid stay `GAP` apart."""
-    return max(math.floor(side / math.ceil(math.sqrt(slots))) - GAP, 0.5) / 2
+    cell = math.floor(side / math.ceil(math.sqrt(slots)))
+    return max(cell - GAP, 0.5) / 2
 
 
 def grid_places(uniform: Tensor, shift: Tensor, radii: Tensor, limits: Tensor) -> Tensor:
@@ -106,17 +144,21 @@ def grid_places(uniform: Tensor, shift: Tensor, radii: Tensor, limits: Tensor) -
     """
     slots = uniform.shape[1]
     cells = math.ceil(math.sqrt(slots))
-    order = (uniform[..., 3].argsort(dim=1) + (shift[:, None] * cells**2).long()) % cells**2  # (B, K) distinct cells
+    # distinct cells: a random order of the lesions, turned by a random number of cells
+    turn = (shift[:, None] * cells**2).long()
+    order = (uniform[..., 3].argsort(dim=1) + turn) % cells**2  # (B, K)
     place = torch.stack([order // cells, order % cells], dim=-1)
+    middle = (place + 0.5) * limits / cells
     slack = (limits / cells - GAP - 1 - 2 * radii[..., None]).clamp(min=0)  # (B, K, 2)
-    return ((place + 0.5) * limits / cells + (uniform[..., :2] - 0.5) * slack).floor()
+    return (middle + (uniform[..., :2] - 0.5) * slack).floor()
 
 
 def free_places(uniform: Tensor, radii: Tensor, limits: Tensor) -> Tensor:
     """Uniform centres of lesions that lie wholly inside the image: (..., K, 2)."""
     margin = radii.ceil()[..., None]
-    room = (limits - 2 * margin).clamp(min=1)
-    return torch.minimum(margin, (limits - 1) // 2) + (uniform * room).floor()
+    freedom = (limits - 2 * margin).clamp(min=1)
+    first = torch.minimum(margin, (limits - 1) // 2)
+    return first + (uniform * freedom).floor()
 
 
 def foreground_places(uniform: Tensor, foreground: Tensor, margin: int) -> Tensor:
@@ -130,19 +172,23 @@ def foreground_places(uniform: Tensor, foreground: Tensor, margin: int) -> Tenso
     Returns:
         Centres (B, L, K, 2).
     """
-    halves = uniform.chunk(2, dim=1)
-    return torch.cat([places(u, foreground, m) for u, m in zip(halves, (margin, margin // 2), strict=True)], dim=1)
+    first, second = uniform.chunk(2, dim=1)
+    far = sample_pixels(first, foreground, margin)
+    near = sample_pixels(second, foreground, margin // 2)
+    return torch.cat([far, near], dim=1)
 
 
-def places(uniform: Tensor, foreground: Tensor, margin: int) -> Tensor:
+def sample_pixels(uniform: Tensor, foreground: Tensor, margin: int) -> Tensor:
     """Uniform centres (B, L, K, 2) among the pixels `margin` from the background, or in all of the foreground."""
     inner = erode(foreground, margin).flatten(1)  # (B, H * W)
     allowed = torch.where(inner.any(dim=1, keepdim=True), inner, foreground.flatten(1))
+    # the n-th allowed pixel is where the running count reaches n
     ranks = allowed.cumsum(dim=1, dtype=torch.int32)
-    wanted = (uniform.flatten(1) * ranks[:, -1:]).int() + 1  # (B, L * K)
-    index = torch.searchsorted(ranks, wanted).clamp(max=allowed.shape[1] - 1)
+    chosen = (uniform.flatten(1) * ranks[:, -1:]).int() + 1  # (B, L * K)
+    index = torch.searchsorted(ranks, chosen).clamp(max=allowed.shape[1] - 1)
     width = foreground.shape[-1]
-    return torch.stack([index // width, index % width], dim=-1).view(*uniform.shape, 2).float()
+    places = torch.stack([index // width, index % width], dim=-1)
+    return places.view(*uniform.shape, 2).float()
 
 
 def erode(foreground: Tensor, margin: int) -> Tensor:
@@ -158,33 +204,15 @@ def free_radius(centres: Tensor, foreground: Tensor) -> Tensor:
     """Distance (B, L, K) from each centre (B, L, K, 2) to the nearest background pixel, inside or just outside."""
     outside = F.pad(~foreground[:, 0], (1, 1, 1, 1), value=True)  # (B, H + 2, W + 2)
     height, width = outside.shape[1:]
+    # first the distance within the column, for all pixels
     rows = torch.arange(height, device=centres.device, dtype=torch.float32)[:, None]
     above = torch.where(outside, rows, -torch.inf).cummax(dim=1).values
     below = torch.where(outside, rows, torch.inf).flip(1).cummin(dim=1).values.flip(1)
-    vertical = torch.minimum(rows - above, below - rows)  # (B, H + 2, W + 2) within the column
+    vertical = torch.minimum(rows - above, below - rows)  # (B, H + 2, W + 2)
+    # then, for each centre, the nearest over the columns
     row, column = (centres.flatten(1, 2) + 1).unbind(dim=2)  # (B, L * K)
     image = torch.arange(len(centres), device=centres.device)[:, None]
     sideways = torch.arange(width, device=centres.device) - column[..., None]  # (B, L * K, W + 2)
-    nearest = (vertical[image, row.long()].square() + sideways.square()).amin(dim=2).sqrt()
+    squares = vertical[image, row.long()].square() + sideways.square()
+    nearest = squares.amin(dim=2).sqrt()
     return nearest.view(centres.shape[:3])
-
-
-def shrinkage(centres: Tensor, radii: Tensor) -> Tensor:
-    """Factor in [0, 1] on the radii at which the first k + 1 lesions of a layout stay apart: (B, L, K)."""
-    slots = radii.shape[2]
-    distance = (centres[:, :, :, None] - centres[:, :, None]).norm(dim=-1)  # (B, L, K, K)
-    room = (distance - GAP) / (radii[..., :, None] + radii[..., None, :])
-    earlier = torch.ones(slots, slots, dtype=torch.bool, device=radii.device).triu(diagonal=1)
-    nearest = room.masked_fill(~earlier, torch.inf).amin(dim=2)  # (B, L, K) over the lesions before each
-    factor: Tensor = nearest.cummin(dim=2).values.clamp(0, 1)
-    return factor
-
-
-def draw_sources(uniform: Tensor, batch: int) -> Tensor:
-    """How many rows further on a lesion's donor lies: never the image itself, unless it is alone."""
-    return 1 + (uniform * (batch - 1)).long() if batch > 1 else torch.zeros_like(uniform, dtype=torch.int64)
-
-
-def share_out(uniform: Tensor, shift: Tensor, num_classes: int) -> Tensor:
-    """Classes 0..C-1 in random order, as evenly as rows allow, from uniform numbers (B,) and (1,): (B,) int64."""
-    return (uniform.argsort() + (shift * num_classes).long()) % num_classes

@@ -1,14 +1,11 @@
-"""Blending: hard, feathered, and the seamless one against a direct solution of Poisson's equation."""
+"""Seamless blending against a direct solution of Poisson's equation."""
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from medmix import MedMix
-from medmix.blending import membrane, seamless
-from medmix.windows import Lesions, paste, window_starts
+from medmix.lesions.blending import membrane, seamless
 
 
 def generator(seed: int) -> torch.Generator:
@@ -66,24 +63,6 @@ def test_seamless_drops_a_constant_difference() -> None:
     inside = disc(25, 9.0)
     blended = seamless(target + 0.15, target, inside)
     assert ((blended - target) * inside).abs().max() < 0.01 * 0.15  # what the fixed number of multigrid cycles leaves
-
-
-@given(st.booleans(), st.booleans(), st.integers(5, 40), st.integers(0, 999))
-def test_pasted_lesions_stay_in_range_and_leave_the_outside(shifted: bool, soft: bool, side: int, seed: int) -> None:
-    patch, target = torch.rand(2, 2, 3, side, side, generator=generator(seed))
-    inside = torch.rand(2, 1, side, side, generator=generator(seed + 1)) < 0.5
-    patch = seamless(patch, target, inside) if shifted else patch
-    alpha = inside * (0.7 if soft else 1.0)
-    images, masks = target.clone(), torch.zeros(2, 1, side, side, dtype=torch.uint8)
-    own, corner = torch.arange(2), torch.zeros(2, 2, dtype=torch.int64)
-    starts, mask_starts = (window_starts(corner, own, x.shape) for x in (images, masks))
-    pasted, masks = paste(images, masks, Lesions(starts, mask_starts, patch, alpha, inside))
-    assert pasted.min() >= 0
-    assert pasted.max() <= 1
-    assert torch.equal(pasted.masked_select(~inside), target.masked_select(~inside))
-    assert torch.equal(masks.bool(), inside)
-    if not soft:
-        assert torch.equal(pasted.masked_select(inside), patch.masked_select(inside))
 
 
 def test_seamless_lesions_have_a_smaller_edge_than_hard_ones() -> None:

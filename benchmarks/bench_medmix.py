@@ -1,14 +1,13 @@
 """Speed of the augmentations beside other libraries', alternated in one process.
 
-    python benchmarks/medmix.py
-    python benchmarks/medmix.py --device cuda
+    python benchmarks/bench_medmix.py
+    python benchmarks/bench_medmix.py --device cuda
 
 Times are medians over rounds; only their ratios mean anything on a shared machine.
 """
 
 import argparse
 import platform
-import sys
 import time
 from collections.abc import Callable
 from statistics import median
@@ -20,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import ColorJitter, functional, v2
 
-sys.path.pop(0)  # this script's folder, where the script itself would pass for the package
 from medmix import MedMix, MultiClassViews, WeakAugmentation
 
 SIZES = ((32, 3, 256, 256), (256, 3, 64, 64))

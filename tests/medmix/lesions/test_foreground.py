@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from medmix import MedMix
 
 SIZES = st.sampled_from([(1 / 16, 1 / 4), (1 / 4, 1 / 2.3), (0.05, 0.6), (0.3, 0.3), (0.01, 0.02), (0.5, 1.0)])
+
+
 SHAPES = st.sampled_from(["blob", "ellipse", "rectangle"])
 
 

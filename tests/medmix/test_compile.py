@@ -1,13 +1,7 @@
-"""MedMix as a citizen of kornia and of PyTorch: containers, gradients, compilation, no waiting for the device."""
+"""Gradients, compilation, no waiting for the device."""
 
-import copy
-import pickle
-
-import kornia.augmentation as K
 import pytest
 import torch
-from kornia.constants import DataKey
-from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from medmix import (
@@ -20,10 +14,13 @@ from medmix import (
     WeakAugmentation,
 )
 from medmix.views import StrongAugmentation
-from medmix.warps import Deformation
 
 READS = ("_local_scalar_dense", "nonzero", "item", "is_nonzero")
+
+
 UPLOADS = ("lift_fresh",)  # constants made on the host
+
+
 ON_HOST = ["aten.lift_fresh.default"] * 2  # a draw's "window_sides" and "forward_input_shape", which stay there
 
 
@@ -64,7 +61,7 @@ def test_drawing_and_composing_read_nothing_back(options: dict[str, object], in_
 
 @pytest.mark.parametrize("strong", [MedMix(), RotationClasses(), PermutationClasses(), NoiseClasses()], ids=str)
 def test_views_and_patches_read_nothing_back(strong: StrongAugmentation, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medmix.checks.check_values", lambda images: None)  # looks at CPU tensors only
+    monkeypatch.setattr("medmix._checks.check_values", lambda images: None)  # looks at CPU tensors only
     views, patches, x = MultiClassViews(strong, WeakAugmentation(16)), NeighbourPatches(8), torch.rand(4, 3, 32, 32)
     with CountReads(READS + UPLOADS) as counter:
         views(x)
@@ -117,88 +114,3 @@ def test_with_and_without_gradient_agree() -> None:
     followed = compiled(x.clone().requires_grad_(), params)
     torch.testing.assert_close(plain.images, followed.images.detach())
     assert torch.equal(plain.masks, followed.masks)
-
-
-@pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
-def test_pixel_by_pixel_is_the_same(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way that CUDA takes under `torch.use_deterministic_algorithms`."""
-    mix, x, nothing = MedMix(3, **options), torch.rand(4, 3, 40, 40), torch.zeros(4, 1, 40, 40, dtype=torch.bool)
-    expected = mix(x)
-    monkeypatch.setattr("medmix.windows.pixelwise", lambda *tensors: True)
-    actual = mix(x, params=mix._params)
-    assert all(torch.equal(a, e) for a, e in zip(actual, expected, strict=True))
-    assert torch.equal(mix(nothing, params=mix._params, data_keys=["mask"]), expected.masks)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bool])
-def test_in_a_container_masks_are_joined(dtype: torch.dtype) -> None:
-    mix = MedMix(2, data_keys=["input", "mask"])
-    container = K.AugmentationSequential(K.RandomHorizontalFlip(p=1.0), mix, data_keys=["input", "mask"])
-    x, mask = torch.rand(3, 3, 32, 32), torch.zeros(3, 1, 32, 32)
-    mask[:, :, :4, :4] = 1
-    images, joined = container(x, mask.to(dtype))
-    changed = (images != x.flip(3)).any(1, keepdim=True)
-    assert changed.flatten(1).any(1).all()
-    assert (joined[:, :, :4, -4:] == 1).all()
-    assert (joined[changed] == 1).all()
-
-
-def test_parameters_follow_the_images_to_their_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kornia's containers draw without a device; "meta" stands for an accelerator."""
-    monkeypatch.setattr("medmix.alteration.apply_colour", lambda images, *rest: images)  # autocast knows no "meta"
-    mix, x = MedMix(2, data_keys=["input", "mask"]), torch.rand(2, 3, 32, 32, device="meta")
-    images, mask = K.AugmentationSequential(mix, data_keys=["input", "mask"])(x, torch.zeros_like(x[:, :1]))
-    assert images.device == mask.device == x.device
-    assert mix(x, x[:, :1], params=mix.forward_parameters(x.shape))[0].device == x.device
-
-
-def test_one_image_with_keepdim() -> None:
-    x, everywhere = torch.rand(3, 32, 32), torch.ones(1, 32, 32, dtype=torch.bool)
-    mix = MedMix((2, 3), keepdim=True)
-    image, label, mask = mix(x, foreground=everywhere)
-    assert (image.shape, mask.shape) == (x.shape, everywhere.shape)
-    assert int(label) in (1, 2, 3)
-    assert mix(x, data_keys=["input"]).shape == x.shape
-    image, mask = MedMix(2, keepdim=True, data_keys=["input", "mask"])(x, everywhere)
-    assert image.shape == x.shape
-    assert torch.equal(mask, everywhere)
-    container = K.AugmentationSequential(
-        MedMix(2, data_keys=["input", "mask"]), data_keys=["input", "mask"], keepdim=True
-    )
-    image, mask = container(x, torch.zeros(1, 32, 32))
-    assert (image.shape, mask.shape) == (x.shape, everywhere.shape)
-    assert mask.any()
-
-
-@pytest.mark.parametrize("deformation", [None, "wave"])
-def test_a_copied_medmix_is_the_same(deformation: Deformation | None) -> None:
-    mix, x = MedMix(2, shape="ellipse", deformation=deformation), torch.rand(4, 3, 32, 32)
-    mix(x)
-    for other in (copy.deepcopy(mix), pickle.loads(pickle.dumps(mix))):
-        assert repr(other) == repr(mix)
-        assert torch.equal(other(x, params=mix._params).images, mix(x, params=mix._params).images)
-
-
-def test_kornias_own_names_of_data_keys() -> None:
-    mix = MedMix(2, data_keys=[DataKey.INPUT, DataKey.MASK])
-    assert mix(torch.rand(2, 3, 32, 32), torch.zeros(2, 1, 32, 32))[1].flatten(1).any(1).all()
-
-
-def test_repr_tells_every_option() -> None:
-    text = repr(MedMix(2, shape="ellipse", p=0.5))
-    for part in (
-        "num_lesions=(2,)",
-        "shape='ellipse'",
-        "softness=",
-        "nonlinear='bezier'",
-        "p=0.5",
-        "keepdim=False",
-        "data_keys=['input']",
-    ):
-        assert part in text
-
-
-def test_modules_apply_still_works() -> None:
-    seen: list[Tensor] = []
-    MedMix().apply(lambda module: seen.append(module))
-    assert seen

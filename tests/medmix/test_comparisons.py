@@ -4,16 +4,25 @@ import pytest
 import scipy.ndimage
 import torch
 
-from medmix import CutMixClasses, MedMix, NoiseClasses, PermutationClasses, RotationClasses
+from medmix import (
+    CutMixClasses,
+    MedMix,
+    NoiseClasses,
+    PermutationClasses,
+    RotationClasses,
+)
 
 
-def generator(seed: int) -> torch.Generator:
+def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
 def number_of_changes(before: torch.Tensor, after: torch.Tensor) -> int:
     """Connected components of the pixels that differ between two images (C, H, W)."""
     return scipy.ndimage.label((before != after).any(dim=0).numpy())[1]
+
+
+STRONG = (MedMix, PermutationClasses, RotationClasses, CutMixClasses, NoiseClasses)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +61,20 @@ def test_noise_grows_with_the_class() -> None:
     for label in range(4):
         std = (NoiseClasses(0.05).augment_as(x, label, generator=generator(label)) - x).std()
         assert abs(std - 0.05 * label) < 0.005
+
+
+@pytest.mark.parametrize("strong", STRONG)
+def test_strong_augmentations_called_alone(strong) -> None:
+    x = torch.rand(8, 3, 16, 16)
+    images, labels, masks = strong()(x, generator=generator())
+    assert labels.sort().values.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert torch.equal(images[labels == 0], x[labels == 0])
+    assert torch.equal(masks.flatten(1).any(1), labels > 0)
+
+
+def test_permutation_swaps_halves() -> None:
+    x = torch.arange(16.0).view(1, 1, 4, 4) / 16
+    top_bottom = PermutationClasses().augment_as(x, 2)
+    assert torch.equal(top_bottom[0, 0, :2], x[0, 0, 2:])
+    left_right = PermutationClasses().augment_as(x, 1)
+    assert torch.equal(left_right[0, 0, :, :2], x[0, 0, :, 2:])

@@ -12,50 +12,55 @@ from torch import Tensor
 
 Blending = Literal["hard", "feathered", "seamless"]
 
-CYCLES, SWEEPS = 4, 3  # leaves at most 1 % of the correction, see the test
+CYCLES = 4
+SWEEPS = 3  # with that many cycles, leaves at most 1 % of the correction, see the test
 COARSEST = 4  # side in pixels of the smallest level
 
 
 def seamless(patch: Tensor, target: Tensor, inside: Tensor) -> Tensor:
     """Patches (B, C, S, S) shifted by a smooth correction so that they meet the target on the lesion's border."""
-    work = torch.promote_types(patch.dtype, torch.float32)
-    difference = torch.where(inside, 0, (target - patch).to(work))
-    return (patch + membrane(difference, inside.to(work))).clamp(0, 1).to(patch.dtype)
+    precise = torch.promote_types(patch.dtype, torch.float32)
+    border = torch.where(inside, 0, (target - patch).to(precise))
+    correction = membrane(border, inside.to(precise))
+    return (patch + correction).clamp(0, 1).to(patch.dtype)
 
 
 def membrane(values: Tensor, unknown: Tensor) -> Tensor:
     """Harmonic continuation of values (B, C, H, W) into the pixels where `unknown` (B, 1, H, W) is 1, by multigrid."""
     for _ in range(CYCLES):
-        values = values + v_cycle(residual(values, 0, unknown), unknown)
+        values = values + _v_cycle(_residual(values, 0, unknown), unknown)
     return values
 
 
-def v_cycle(right: Tensor, unknown: Tensor) -> Tensor:
+def _v_cycle(right: Tensor, unknown: Tensor) -> Tensor:
     """About the solution e (B, C, H, W) of e - mean of e's four neighbours = right, with e = 0 where all is known.
 
     A few damped Jacobi sweeps, the same with the remaining residual on a grid of half the resolution, and more sweeps.
     """
     height, width = right.shape[-2:]
-    solution = smooth(torch.zeros_like(right), right, unknown)
+    solution = _smooth(torch.zeros_like(right), right, unknown)
     if min(height, width) > COARSEST:
-        coarse_unknown = (F.avg_pool2d(unknown, 2, ceil_mode=True) > 0.5).to(unknown.dtype)
-        coarse_right = 4 * F.avg_pool2d(residual(solution, right, unknown), 2, ceil_mode=True)  # 4: twice the spacing
-        correction = v_cycle(coarse_right * coarse_unknown, coarse_unknown)
+        share = F.avg_pool2d(unknown, 2, ceil_mode=True)
+        coarse_unknown = (share > 0.5).to(unknown.dtype)
+        remaining = _residual(solution, right, unknown)
+        coarse_right = 4 * F.avg_pool2d(remaining, 2, ceil_mode=True)  # 4: twice the spacing
+        correction = _v_cycle(coarse_right * coarse_unknown, coarse_unknown)
         fine = F.interpolate(correction, scale_factor=2, mode="bilinear")[..., :height, :width]
-        solution = smooth(solution + fine * unknown, right, unknown)
+        solution = _smooth(solution + fine * unknown, right, unknown)
     return solution
 
 
-def smooth(solution: Tensor, right: Tensor, unknown: Tensor) -> Tensor:
+def _smooth(solution: Tensor, right: Tensor, unknown: Tensor) -> Tensor:
     """Damped Jacobi sweeps."""
     for _ in range(SWEEPS):
-        solution = solution + 0.8 * residual(solution, right, unknown)
+        solution = solution + 0.8 * _residual(solution, right, unknown)
     return solution
 
 
-def residual(solution: Tensor, right: Tensor | float, unknown: Tensor) -> Tensor:
+def _residual(solution: Tensor, right: Tensor | float, unknown: Tensor) -> Tensor:
     """The mean of the four neighbours minus the pixel, plus the right side, where unknown; no flow over the edge."""
     padded = F.pad(solution, (1, 1, 1, 1), mode="replicate")
     vertical = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
     horizontal = padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
-    return ((vertical + horizontal) / 4 - solution + right) * unknown
+    mean = (vertical + horizontal) / 4
+    return (mean - solution + right) * unknown

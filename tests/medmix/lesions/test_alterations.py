@@ -1,0 +1,106 @@
+"""What the alterations do, each alone."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medmix import MedMix
+
+OFF: dict[str, object] = {"color_jitter": (0, 0, 0, 0), "noise": (0, 0), "nonlinear": None, "softness": 0}
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+SIZES = st.sampled_from([(1 / 16, 1 / 4), (1 / 4, 1 / 2.3), (0.05, 0.6), (0.3, 0.3), (0.01, 0.02), (0.5, 1.0)])
+
+
+SHAPES = st.sampled_from(["blob", "ellipse", "rectangle"])
+
+
+SEEDS = st.integers(0, 2**31)
+
+
+@st.composite
+def mixes(draw: st.DrawFn) -> MedMix:
+    """MedMix with any of its options."""
+    return MedMix(
+        draw(st.sampled_from([(0, 1, 2, 3), 1, 3, 5, (2,), (0, 4)])),
+        size=draw(SIZES),
+        shape=draw(SHAPES),
+        blending=draw(st.sampled_from(["hard", "feathered", "seamless"])),
+        softness=draw(st.sampled_from([0.0, 0.35, 1.0])),
+        color_jitter=draw(st.sampled_from([(0.4, 0.4, 0.4, 0.1), (0, 0, 0, 0)])),
+        noise=draw(st.sampled_from([(0.0, 0.1), (0.0, 0.0), (0.5, 0.5)])),
+        nonlinear=draw(st.sampled_from(["bezier", "genesis", None])),
+        deformation=draw(st.sampled_from([None, "fisheye", "wave"])),
+        p=draw(st.sampled_from([0.0, 0.5, 1.0])),
+        same_on_batch=draw(st.booleans()),
+    )
+
+
+@pytest.mark.parametrize(
+    "alteration",
+    [
+        {"color_jitter": (0.4, 0, 0, 0)}, {"color_jitter": (0, 0.4, 0, 0)}, {"color_jitter": (0, 0, 0.4, 0)},
+        {"color_jitter": (0, 0, 0, 0.2)}, {"noise": (0.1, 0.1)}, {"nonlinear": "bezier"}, {"nonlinear": "genesis"},
+        {"deformation": "fisheye"}, {"deformation": "wave"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_each_alteration_alone_changes_the_lesions(alteration: dict[str, object]) -> None:
+    x = torch.rand(16, 3, 48, 48, generator=generator(0))
+    mix, plain = MedMix(2, **(OFF | alteration)), MedMix(2, **OFF)
+    changed, _, masks = mix(x, generator=generator(1))
+    plain_images, _, same_masks = plain(x, generator=generator(1))
+    assert torch.equal(masks, same_masks)
+    difference = (changed - plain_images).abs()
+    per_lesion = (difference * masks).sum(dim=(1, 2, 3)) / masks.sum(dim=(1, 2, 3))
+    assert per_lesion.median() > 0.03
+
+
+def test_noise_has_the_standard_deviation_asked_for() -> None:
+    for std in (0.02, 0.1):
+        x = torch.full((32, 3, 64, 64), 0.5)
+        images, _, masks = MedMix(2, **(OFF | {"noise": (std, std)}))(x, generator=generator(0))
+        assert abs(images[masks.expand_as(images)].std() / std - 1) < 0.05
+
+
+def test_noise_takes_up_its_range() -> None:
+    x = torch.full((64, 3, 64, 64), 0.5)
+    images, _, masks = MedMix(1, **(OFF | {"noise": (0.02, 0.1)}))(x, generator=generator(0))
+    std = torch.stack([image[:, mask[0]].std() for image, mask in zip(images, masks, strict=True)])
+    assert 0.018 < std.min() < 0.03
+    assert 0.09 < std.max() < 0.11
+
+
+def test_unaltered_patches_are_pieces_of_the_donor() -> None:
+    """With every alteration off, a lesion on black images shows the constant of the image it was cut from."""
+    x = torch.arange(6.0)[:, None, None, None].expand(6, 1, 32, 32) / 5
+    mix = MedMix(2, softness=0, color_jitter=(0, 0, 0, 0), noise=(0, 0), nonlinear=None)
+    images, _, masks = mix(x)
+    donors = (torch.arange(6)[:, None] + mix._params["donor_offset"]) % 6
+    for i in range(6):
+        values = images[i].masked_select(masks[i])
+        assert torch.isin(values, donors[i] / 5).all()
+
+
+@given(st.floats(0, 1, width=32), mixes(), SEEDS)
+def test_constant_images_stay_finite(value: float, mix: MedMix, seed: int) -> None:
+    images = mix(torch.full((2, 3, 24, 24), value), generator=generator(seed)).images
+    assert torch.isfinite(images).all()
+
+
+def test_lesions_are_visible_and_as_large_as_asked() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(64, 3, 8, 8).repeat_interleave(16, 2).repeat_interleave(16, 3)
+    for shape in ("blob", "ellipse", "rectangle"):
+        images, _, masks = MedMix(1, size=(0.25, 0.25), shape=shape)(x)
+        rows, columns = masks.any(dim=3).sum(dim=2), masks.any(dim=2).sum(dim=2)
+        longest = torch.maximum(rows, columns)
+        assert (longest <= 33).all()
+        assert (longest >= 15).all()
+        change = ((images - x).abs() * masks).sum(dim=(1, 2, 3)) / masks.sum(dim=(1, 2, 3)) / 3
+        assert change.mean() > 0.05
