@@ -21,7 +21,7 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 # One command line or several, each for `python`; what follows the job's name goes to the last.
 JOBS = {
-    "quickstart": [["examples/reproduction/quickstart.py"]],
+    "quickstart": [["examples/quickstart.py"]],
     "test": [["-m", "pytest"]],
     "check": [
         ["-m", "ruff", "check", "."],

@@ -42,8 +42,8 @@ def test_ci_uses_the_readme_test_command() -> None:
 
 def test_run_py_names_the_quickstart_script() -> None:
     script = (ROOT / "run.py").read_text()
-    assert '"quickstart": ["examples/reproduction/quickstart.py"]' in script
-    assert (ROOT / "examples/reproduction/quickstart.py").is_file()
+    assert '"quickstart": [["examples/quickstart.py"]]' in script
+    assert (ROOT / "examples/quickstart.py").is_file()
 
 
 def test_files_named_in_the_readme_exist() -> None:

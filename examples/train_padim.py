@@ -1,0 +1,35 @@
+"""Fit PaDiM on healthy images (DIR or DIR/train/normal), evaluate DIR/test if it exists, write a file for predict.py.
+
+python examples/train_padim.py --data DIR --encoder encoder.pt --out padim.pt
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader, random_split
+
+from detectors import ImageFiles, LabelledFiles, PaDiM, evaluate
+
+sys.excepthook = lambda kind, error, _: print(kind.__name__, *str(error).split(), file=sys.stderr)  # in one line
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--data", type=Path, required=True, help="healthy images, sub-folders included, or train/normal")
+parser.add_argument("--encoder", default="imagenet", help="file of pretrain.py, or imagenet (default: a download)")
+parser.add_argument("--backbone", default="resnet18", help="resnet18, or timm:NAME (%(default)s)")
+parser.add_argument("--size", type=int, default=64, help="side in pixels (%(default)s)")
+parser.add_argument("--out", default="padim.pt", help="(%(default)s)")
+args = parser.parse_args()
+torch.manual_seed(0)
+
+folder, test = args.data / "train/normal", args.data / "test"
+healthy = ImageFiles(folder if folder.is_dir() else args.data, args.size)
+print(healthy.summary())
+fitted, held_out = random_split(healthy, [0.8, 0.2])  # a threshold needs images that the fit has not seen
+
+detector = PaDiM(args.backbone, weights=args.encoder).to("cuda" if torch.cuda.is_available() else "cpu")
+detector.fit(DataLoader(fitted, 32), progress=True).set_threshold(DataLoader(held_out, 32))
+detector.metadata.update(healthy.metadata)
+detector.save(args.out)
+if test.is_dir():
+    print(evaluate(detector, DataLoader(LabelledFiles(test, healthy.metadata), 32)))
