@@ -86,12 +86,11 @@ def print_times(side: int, args: argparse.Namespace) -> None:
     ours.fit(batches)
     theirs.idx = ours.channels
     features = [ours.extract(images) for images in batches]
-    plan, channels = ours.require_plan()
 
     def fit_ours(batches: list[list[Tensor]]) -> None:
-        ours.gaussian.clear()
+        ours.gaussian.start(ours.embedding.levels, args.device)
         for maps in batches:
-            ours.gaussian.update(plan.levels_of(maps, channels))
+            ours.gaussian.update(ours.embedding(maps))
         ours.finalize()
 
     def fit_theirs(batches: list[list[Tensor]]) -> None:
@@ -134,7 +133,8 @@ def print_row(
 
 def map_ours(detector: PaDiM, maps: list[Tensor]) -> Tensor:
     """Map from features."""
-    return detector.map_of(maps)
+    distance = detector.gaussian.squared_distance(detector.embedding(maps)).sqrt()
+    return detector.embedding.anomaly_map(distance)
 
 
 def map_anomalib(model: Any, maps: list[Tensor], side: int) -> Tensor:
@@ -217,13 +217,13 @@ def print_peak(subject: str, count: int, args: argparse.Namespace) -> None:
     ours, theirs = make_pair((256, 256), args)
     maps = ours.extract(torch.rand(16, 3, 256, 256))
     settled = [(m.shape[1], m.shape[2], m.shape[3]) for m in maps]
-    ours.settle((3, 256, 256), settled)
-    plan, channels = ours.require_plan()
+    ours.embedding.initialise(settled, (256, 256))
+    ours.gaussian.start(ours.embedding.levels)
     before = memory_mb("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
     if subject == "ours":
         for _ in range(count // 16):
-            ours.gaussian.update(plan.levels_of(maps, channels))
+            ours.gaussian.update(ours.embedding(maps))
         ours.finalize()
     else:
         fit_anomalib(theirs, [dict(zip(LAYERS, maps, strict=True))] * (count // 16))

@@ -3,12 +3,13 @@
 from importlib.metadata import version
 
 from detectors.backbones import FeatureExtractor
-from detectors.base import AnomalyDetector, AnomalyPrediction
+from detectors.base import AnomalyDetector
 from detectors.evaluation.metrics import evaluate
 from detectors.folders import ImageFiles, LabelledFiles, map_limits, overlay, write_report
 from detectors.igd.igd import IGD
 from detectors.loading import load
 from detectors.padim import PaDiM
+from detectors.prediction import AnomalyPrediction
 
 __version__ = version("msacl")
 

@@ -13,9 +13,8 @@ the state and compared on loading, and `detectors.load(file)` passes them to `__
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,25 +26,10 @@ from typing_extensions import Self
 from detectors.checkpoint import read_state, state_of_model, write_safely
 from detectors.description import Metadata, Options, check_metadata, check_options, decode_options, encode_options
 from detectors.inputs import Shape, check_images, unpack
-from detectors.late_buffers import LateBuffers
+from detectors.late_buffers import LateBuffers, evaluating
+from detectors.prediction import AnomalyPrediction
 
 FILE_FORMAT = "msacl detector 1"
-
-
-class AnomalyPrediction(NamedTuple):
-    """What a detector says about a batch; field names are anomalib's, scores are raw and higher = more anomalous.
-
-    Attributes:
-        pred_score: Image scores (B,).
-        anomaly_map: Pixel scores (B, 1, H, W).
-        pred_label: (B,) bool, True = anomalous; None until `set_threshold`.
-        pred_mask: (B, 1, H, W) bool; None until `set_threshold`.
-    """
-
-    pred_score: Tensor
-    anomaly_map: Tensor
-    pred_label: Tensor | None = None
-    pred_mask: Tensor | None = None
 
 
 class AnomalyDetector(LateBuffers, ABC):
@@ -262,14 +246,3 @@ class AnomalyDetector(LateBuffers, ABC):
         else:
             channels, height, width = self.image_shape.tolist()
             self._shape = (channels, height, width)
-
-
-@contextmanager
-def evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Run in evaluation mode, and go back to the mode before."""
-    was_training = module.training
-    module.eval()
-    try:
-        yield
-    finally:
-        module.train(was_training)

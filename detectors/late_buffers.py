@@ -1,6 +1,7 @@
-"""Buffers that exist only after fitting, and modules whose state_dict loads before it."""
+"""Modules: buffers that exist only after fitting and load before it; evaluation mode for a while."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,12 +15,14 @@ class LateBuffers(nn.Module):
     Its own buffers (not its children's) keep their precision under `.half()`: it holds neither moments nor thresholds.
     """
 
-    home: Tensor
+    device_marker: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self._late_buffers: list[str] = []
-        self.register_buffer("home", torch.empty(0), persistent=False)  # knows the device while there is nothing else
+        self.register_buffer(
+            "device_marker", torch.empty(0), persistent=False
+        )  # knows the device while there is nothing else
 
     def register_late_buffer(self, name: str) -> None:
         """Register a buffer that is None until it is assigned, and that loads from a state_dict even then."""
@@ -33,7 +36,7 @@ class LateBuffers(nn.Module):
         """Make room for the late buffers that the checkpoint holds, and drop those it lacks."""
         for name in self._late_buffers:
             saved = state_dict.get(prefix + name)
-            setattr(self, name, None if saved is None else torch.empty_like(saved, device=self.home.device))
+            setattr(self, name, None if saved is None else torch.empty_like(saved, device=self.device_marker.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.after_load()
 
@@ -43,3 +46,14 @@ class LateBuffers(nn.Module):
             for child in self.children():
                 child._apply(fn)  # type: ignore[no-untyped-call]
         return super()._apply(lambda tensor: tensor.to(fn(tensor).device), recurse=False)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Run in evaluation mode, and go back to the mode before."""
+    was_training = module.training
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train(was_training)

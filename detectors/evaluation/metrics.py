@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from detectors.base import AnomalyDetector, evaluating
+from detectors.base import AnomalyDetector
 from detectors.inputs import check_images, unpack
+from detectors.late_buffers import evaluating
 
 Array = npt.NDArray[Any]
 

@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detectors.base import AnomalyDetector, evaluating
+from detectors.base import AnomalyDetector
 from detectors.igd.losses import IGDLosses
 from detectors.igd.model import CodeMoments, IGDModel, TrainingPass
 from detectors.igd.scales import Scale
+from detectors.late_buffers import evaluating
 
 
 class OwnLoop(AnomalyDetector):

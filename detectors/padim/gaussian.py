@@ -19,13 +19,11 @@ from detectors.padim.tree import (
     Level,
     block_shapes,
     check_nested,
-    from_tree,
     grouped,
     mean_sizes,
     split_blocks,
     split_columns,
     split_mean,
-    to_tree,
 )
 from detectors.padim.whitening import factorise, whiten
 
@@ -33,8 +31,8 @@ from detectors.padim.whitening import factorise, whiten
 class NestedGaussian(LateBuffers):
     """Gaussians at every position of nested grids, updated batch by batch, with Mahalanobis distances.
 
-    Maps are given coarse to fine; each grid is a whole multiple of the one before it. Memory does not depend on the
-    number of samples. Buffers keep their precision under `.half()`.
+    Values come in tree order, level by level, coarse to fine; each grid is a whole multiple of the one before it.
+    Memory does not depend on the number of samples. Buffers keep their precision under `.half()`.
 
     Args:
         eps: Added to the diagonal of each covariance.
@@ -44,9 +42,10 @@ class NestedGaussian(LateBuffers):
 
     Example:
         >>> gaussian = NestedGaussian(eps=0.01)
-        >>> maps = [torch.rand(8, 3, 2, 2), torch.rand(8, 2, 4, 4)]
-        >>> gaussian.update(maps).finalize().squared_distance(maps).shape
-        torch.Size([8, 4, 4])
+        >>> gaussian.start([Level(rows=2, columns=2, channels=3), Level(rows=4, columns=4, channels=2)])
+        >>> values = torch.rand(2 * 2 * 3 + 4 * 4 * 2, 8)
+        >>> gaussian.update(values).finalize().squared_distance(values).shape
+        torch.Size([16, 8])
     """
 
     layout: Tensor | None  # (L, 3) rows, columns, channels of each level
@@ -68,7 +67,7 @@ class NestedGaussian(LateBuffers):
         for name in ("high", "low"):
             self.register_buffer(name, None, persistent=False)
 
-    def reset(self, levels: Sequence[Level], device: torch.device | str = "cpu") -> None:
+    def start(self, levels: Sequence[Level], device: torch.device | str = "cpu") -> None:
         """Forget all samples and set the grids, coarse to fine."""
         check_nested(levels)
         self.levels = list(levels)
@@ -84,17 +83,15 @@ class NestedGaussian(LateBuffers):
         self.layout = self.count = self.mean = self.moments = self.whitening = None
 
     @torch.no_grad()
-    def update(self, maps: Sequence[Tensor]) -> Self:
-        """Take in samples: maps (B, channels, rows, columns), coarse to fine (Chan's update, centred per batch)."""
-        if self.count is None:
-            self.reset([Level(m.shape[2], m.shape[3], m.shape[1]) for m in maps], maps[0].device)
+    def update(self, values: Tensor) -> Self:
+        """Take in samples: values (all levels' cells' channels, B) in tree order (Chan's update, centred per batch)."""
         count, mean, moments = self.statistics()
-        check_maps(maps, self.levels)
-        batch = len(maps[0])
+        self.check_values(values)
+        batch = values.shape[1]
         share = batch / (count + batch)  # of the new samples among all
         columns = []
-        for level, (values, old) in enumerate(zip(maps, split_mean(mean, self.levels), strict=True)):
-            tree = to_tree(values.float(), self.levels, level)
+        for tree, old in zip(split_columns(values, self.levels), split_mean(mean, self.levels), strict=True):
+            # The shift of the mean makes one more column: the products of all columns are the update of the moments.
             block = torch.empty(*old.shape, batch + 1, device=mean.device)  # (cells, channels, B + 1)
             new = centre_on_mean(tree, out=block[..., :batch])
             block[..., batch] = (new - old) * (count * share).sqrt()
@@ -154,21 +151,15 @@ class NestedGaussian(LateBuffers):
         self.high = self.mean.float()[:, None]
         self.low = (self.mean[:, None] - self.high).float()
 
-    def squared_distance(self, maps: Sequence[Tensor]) -> Tensor:
-        """Return squared Mahalanobis distances (B, rows, columns) on the finest grid.
+    def squared_distance(self, values: Tensor) -> Tensor:
+        """Return squared Mahalanobis distances (cells of the finest grid, B), in tree order.
+
+        Float32 throughout, with whitening weights from a float64 factorisation.
 
         Args:
-            maps: (B, channels, rows, columns) of each level, coarse to fine.
+            values: (all levels' cells' channels, B) in tree order, float32.
         """
-        check_maps(maps, self.levels)
-        trees = [to_tree(values.float(), self.levels, level).flatten(0, 1) for level, values in enumerate(maps)]
-        return from_tree(self.squared_distance_of_tree(torch.cat(trees)), self.levels, len(self.levels) - 1)
-
-    def squared_distance_of_tree(self, values: Tensor) -> Tensor:
-        """Return squared distances (cells of the finest grid, B) of values (all levels' cells' channels, B).
-
-        Both are in tree order: for callers that know where each value and each distance belongs.
-        """
+        self.check_values(values)
         assert self.whitening is not None
         assert self.high is not None
         assert self.low is not None
@@ -177,15 +168,23 @@ class NestedGaussian(LateBuffers):
         for white in whiten(split_columns(centred, self.levels), self.whitening, self.levels):
             own = white.square().sum(1)  # (cells, B)
             if total is not None:
-                own = (own.view(len(total), -1, own.shape[1]) + total[:, None]).view(own.shape)
+                # The chain rule: each cell adds its own term to that of its ancestor.
+                families = own.view(len(total), -1, own.shape[1])  # (parents, children, B)
+                own = (families + total[:, None]).view(own.shape)
             total = own
         assert total is not None
         return total
 
+    def check_values(self, values: Tensor) -> None:
+        """Refuse values that do not lie on the levels' grids."""
+        expected = sum(mean_sizes(self.levels))
+        if values.ndim != 2 or len(values) != expected:
+            raise ValueError(f"expected {expected} values per sample on {self.levels}, got {tuple(values.shape)}")
+
     def statistics(self) -> tuple[Tensor, Tensor, Tensor]:
         """Count, mean and moments; raises where there are none yet."""
         if self.count is None or self.mean is None or self.moments is None:
-            raise ValueError("expected a Gaussian that has seen samples, got an empty one: call update first")
+            raise ValueError("expected a Gaussian that has seen samples, got an empty one: call start, then update")
         return self.count, self.mean, self.moments
 
     def as_columns(self, flat: Tensor) -> list[Tensor]:
@@ -217,14 +216,6 @@ def add_products(moments: Tensor, columns: list[Tensor], levels: Sequence[Level]
     for (level, j), block in split_blocks(moments, levels).items():
         coarse = columns[j]
         grouped(block, len(coarse)).baddbmm_(grouped(columns[level], len(coarse)), coarse.mT)
-
-
-def check_maps(maps: Sequence[Tensor], levels: Sequence[Level]) -> None:
-    """Refuse maps that do not lie on the levels' grids."""
-    expected = [(v.channels, v.rows, v.columns) for v in levels]
-    got = [tuple(m.shape[1:]) for m in maps]
-    if got != expected:
-        raise ValueError(f"expected maps (B, C, H, W) with (C, H, W) = {expected}, coarse to fine, got {got}")
 
 
 def check_state(gaussian: NestedGaussian) -> None:

@@ -1,4 +1,4 @@
-"""How a backbone's maps become nested grids: which layers share a grid, what is padded, what is joined."""
+"""Choose the levels' grids for maps of given sizes, and the index that brings the maps into them."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,139 +11,105 @@ from torch import Tensor
 from detectors.padim.tree import Level, from_tree, to_tree
 
 Size = tuple[int, int]
-Shape = tuple[int, int, int]
 
 
-class GridPlan(NamedTuple):
-    """What becomes of each map.
+class Grids(NamedTuple):
+    """The levels of some maps, coarse to fine."""
 
-    Attributes:
-        groups: Numbers of the maps of each level, coarse to fine.
-        sizes: Rows and columns of each level's grid, after padding.
-        size: Rows and columns of the finest map.
-        starts: First channel of each map, counted through all maps.
-        counts: Selected channels of each map.
-        upsample: Whether smaller maps are repeated by nearest neighbour, or padded at their lower right border.
-        shapes: (C, rows, columns) of each map.
-    """
-
-    groups: list[list[int]]
-    sizes: list[Size]
-    size: Size
-    starts: list[int]
-    counts: list[int]
-    upsample: bool
-    shapes: list[Shape]
-
-    @property
-    def levels(self) -> list[Level]:
-        """The grids with their numbers of selected channels, coarse to fine."""
-        counts = (sum(self.counts[k] for k in group) for group in self.groups)
-        return [Level(*size, count) for size, count in zip(self.sizes, counts, strict=True)]
-
-    def flatten(self, maps: Sequence[Tensor]) -> Tensor:
-        """Lay all maps (B, C, rows, columns) side by side: (B, number of values), what `tree_sources` counts."""
-        got = [tuple(m.shape[1:]) for m in maps]
-        if got != self.shapes:
-            raise ValueError(f"expected maps (C, rows, columns) = {self.shapes} from the backbone as in fit, got {got}")
-        return torch.cat([m.flatten(1) for m in maps], 1)
-
-    def tree_sources(self, channels: Tensor) -> Tensor:
-        """Where in `flatten` each value of the levels comes from, all levels after each other in tree order.
-
-        Selecting, repeating, padding and ordering are all copies, so that one index does them at once.
-        """
-        maps = []
-        first = 0
-        for selected, (count, rows, columns) in zip(self.own_channels(channels.cpu()), self.shapes, strict=True):
-            numbers = first + selected[:, None] * (rows * columns) + torch.arange(rows * columns)
-            maps.append(numbers.double().view(1, -1, rows, columns))  # exact up to 2^53
-            first += count * rows * columns
-        trees = (to_tree(level, self.levels, k) for k, level in enumerate(self.arrange(maps)))
-        return torch.cat([tree.flatten() for tree in trees]).long()
-
-    def tree_places(self) -> Tensor:
-        """Where in tree order each position of the finest map lies, row by row; padding is left out."""
-        last = len(self.levels) - 1
-        numbers = torch.arange(self.levels[last].cells, dtype=torch.float64)[:, None]
-        rows, columns = self.size
-        return from_tree(numbers, self.levels, last)[0, :rows, :columns].flatten().long()
-
-    def levels_of(self, maps: Sequence[Tensor], channels: Tensor) -> list[Tensor]:
-        """Select channels and join the maps of each level: (B, c, rows, columns), coarse to fine."""
-        own = self.own_channels(channels)
-        return self.arrange([m.index_select(1, selected) for m, selected in zip(maps, own, strict=True)])
-
-    def own_channels(self, channels: Tensor) -> list[Tensor]:
-        """The selected channels of each map, counted from its first one."""
-        return [part - start for part, start in zip(torch.split(channels, self.counts), self.starts, strict=True)]
-
-    def arrange(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Join the maps of each level, selected channels only: (B, c, rows, columns), coarse to fine."""
-        return [
-            torch.cat([self.fit(maps[k], size) for k in group], 1)
-            for group, size in zip(self.groups, self.sizes, strict=True)
-        ]
-
-    def fit(self, values: Tensor, size: Size) -> Tensor:
-        """Bring a map to the size of its level."""
-        rows, columns = values.shape[2:]
-        if (rows, columns) == size:
-            return values
-        if self.upsample:
-            return F.interpolate(values, size=size, mode="nearest")
-        return F.pad(values, (0, size[1] - columns, 0, size[0] - rows), mode="replicate")
+    groups: list[list[int]]  # numbers of the maps of each level
+    sizes: list[Size]  # rows and columns of each level, after padding
+    finest: Size  # rows and columns of the finest map, before padding
+    upsample: bool  # smaller maps are repeated by nearest neighbour; else padded at their lower right border
 
 
-def plan_grids(shapes: Sequence[Shape], channels: Tensor, nested: bool | None) -> GridPlan:
-    """Plan for maps of these shapes (C, rows, columns) and these selected channels, sorted.
+def choose_grids(sizes: Sequence[Size], nested: bool | None) -> Grids:
+    """Group maps of these sizes into levels.
 
     Args:
-        shapes: Of each map, in the order in which channels are counted.
-        channels: Selected channels, counted through all maps, ascending.
+        sizes: Rows and columns of each map.
         nested: None nests where that equals nearest upsampling; True nests wherever it is possible, False nowhere.
-
-    Raises:
-        ValueError: If the maps have no such channels.
     """
-    total = sum(c for c, _, _ in shapes)
-    if not 0 <= int(channels.min()) <= int(channels.max()) < total:
-        raise ValueError(f"expected channels in [0, {total}) in the state, got {channels.tolist()}")
-    ends = torch.tensor([c for c, _, _ in shapes]).cumsum(0)
-    counts = torch.bucketize(channels.cpu(), ends, right=True).bincount(minlength=len(shapes)).tolist()
-    starts = [0, *ends.tolist()[:-1]]
-    own = [(rows, columns) for _, rows, columns in shapes]
-    distinct = sorted(set(own), key=lambda size: size[0] * size[1])
-    sizes = padded(distinct)
-    if nested is False or sizes is None or not (nested or equals_nearest(distinct, sizes)):
-        return GridPlan([list(range(len(own)))], [distinct[-1]], distinct[-1], starts, counts, True, list(shapes))
-    groups = [[k for k, size in enumerate(own) if size == level] for level in distinct]
-    return GridPlan(groups, sizes, distinct[-1], starts, counts, False, list(shapes))
+    distinct = sorted(set(sizes), key=lambda size: size[0] * size[1])
+    padded = padded_sizes(distinct)
+    nests = padded is not None and (bool(nested) or equals_nearest(distinct, padded))
+    if nested is False or padded is None or not nests:
+        everything = list(range(len(sizes)))
+        return Grids([everything], [distinct[-1]], distinct[-1], upsample=True)
+    groups = [[number for number, own in enumerate(sizes) if own == size] for size in distinct]
+    return Grids(groups, padded, distinct[-1], upsample=False)
 
 
-def padded(sizes: list[Size]) -> list[Size] | None:
+def padded_sizes(sizes: Sequence[Size]) -> list[Size] | None:
     """Grids of at least these sizes, coarse to fine, each a whole multiple of the one before; None if they cross."""
     rows, columns = sizes[0]
     grids = [sizes[0]]
     for (coarse_rows, coarse_columns), (fine_rows, fine_columns) in pairwise(sizes):
         if fine_rows < coarse_rows or fine_columns < coarse_columns:
             return None
-        rows, columns = rows * -(-fine_rows // coarse_rows), columns * -(-fine_columns // coarse_columns)
+        rows *= -(-fine_rows // coarse_rows)
+        columns *= -(-fine_columns // coarse_columns)
         grids.append((rows, columns))
     return grids
 
 
-def equals_nearest(sizes: list[Size], grids: list[Size]) -> bool:
+def equals_nearest(sizes: Sequence[Size], grids: Sequence[Size]) -> bool:
     """Whether each cell of the finest map has, on every coarser one, the ancestor that nearest upsampling gives it."""
-    finest, grid = sizes[-1], grids[-1]
-    return all(
-        bool((nearest_index(size[axis], finest[axis]) == torch.arange(finest[axis]) // (grid[axis] // own[axis])).all())
-        for size, own in zip(sizes, grids, strict=True)
-        for axis in (0, 1)
-    )
+    for size, grid in zip(sizes, grids, strict=True):
+        for axis in (0, 1):
+            fine = sizes[-1][axis]
+            ratio = grids[-1][axis] // grid[axis]
+            ancestors = torch.arange(fine) // ratio
+            if not torch.equal(nearest_index(size[axis], fine), ancestors):
+                return False
+    return True
 
 
 def nearest_index(size: int, out_size: int) -> Tensor:
     """Source of each of `out_size` values in `F.interpolate(mode="nearest")` from `size` values."""
     source = torch.arange(size, dtype=torch.float64)
     return F.interpolate(source[None, None], size=out_size, mode="nearest")[0, 0].long()
+
+
+def source_index(sizes: Sequence[Size], counts: Sequence[int], grids: Grids, levels: Sequence[Level]) -> Tensor:
+    """Where, in all maps laid side by side, each value of the levels comes from, level by level in tree order.
+
+    Args:
+        sizes: Rows and columns of each map.
+        counts: Kept channels of each map.
+        grids: Where each map goes.
+        levels: The grids with their numbers of channels.
+    """
+    # What happens to the values' numbers is the index of what is to happen to the values.
+    numbered = []
+    first = 0
+    for count, (rows, columns) in zip(counts, sizes, strict=True):
+        end = first + count * rows * columns
+        numbers = torch.arange(first, end, dtype=torch.float64)  # exact up to 2^53
+        numbered.append(numbers.view(1, count, rows, columns))
+        first = end
+    trees = []
+    for number, (group, size) in enumerate(zip(grids.groups, grids.sizes, strict=True)):
+        fitted = [fit_to_grid(numbered[k], size, grids.upsample) for k in group]
+        level = torch.cat(fitted, 1)  # (1, C, rows, columns)
+        trees.append(to_tree(level, levels, number).flatten())
+    return torch.cat(trees).long()
+
+
+def target_index(levels: Sequence[Level], finest: Size) -> Tensor:
+    """Where in tree order each position of the finest map lies, row by row; padding is left out."""
+    last = len(levels) - 1
+    numbers = torch.arange(levels[last].cells, dtype=torch.float64)[:, None]
+    rows, columns = finest
+    return from_tree(numbers, levels, last)[0, :rows, :columns].flatten().long()
+
+
+def fit_to_grid(values: Tensor, size: Size, upsample: bool) -> Tensor:
+    """Bring a map to the size of its level."""
+    rows, columns = values.shape[2:]
+    if (rows, columns) == size:
+        return values
+    if values.numel() == 0:  # no channel of this map is kept
+        return values.new_empty(1, 0, *size)
+    if upsample:
+        return F.interpolate(values, size=size, mode="nearest")
+    return F.pad(values, (0, size[1] - columns, 0, size[0] - rows), mode="replicate")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -15,12 +14,9 @@ from detectors.base import AnomalyDetector
 from detectors.description import Options
 from detectors.inputs import Shape, check_images, shape_of, with_progress
 from detectors.padim import processes
-from detectors.padim.channels import choose_channels, draw_seed
-from detectors.padim.checks import check_alike, check_levels, check_padim_options
+from detectors.padim.embedding import PatchEmbedding
 from detectors.padim.gaussian import NestedGaussian
-from detectors.padim.grids import GridPlan, plan_grids
 from detectors.padim.heatmap import image_score
-from detectors.padim.layout import MapLayout
 
 
 class PaDiM(AnomalyDetector):
@@ -60,9 +56,6 @@ class PaDiM(AnomalyDetector):
         (torch.Size([2]), torch.Size([2, 1, 32, 32]))
     """
 
-    channels: Tensor | None
-    map_shapes: Tensor | None
-
     def __init__(
         self,
         backbone: str | Path | nn.Module,
@@ -79,31 +72,30 @@ class PaDiM(AnomalyDetector):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        check_padim_options(num_features, blur_sigma, top_fraction, channels)
+        if not 0 <= top_fraction <= 1:
+            raise ValueError(f"expected top_fraction in [0, 1], got {top_fraction}: 0 takes the maximum")
         self.extract = FeatureExtractor(backbone, layers, weights=weights, normalize=normalize)
+        self.embedding = PatchEmbedding(num_features, nested, blur_sigma, channels, generator)
         self.gaussian = NestedGaussian(eps)
-        self.layout = MapLayout()
-        self.num_features, self.nested = num_features, nested
-        self.blur_sigma, self.top_fraction = blur_sigma, top_fraction
-        # The number of channels shows at the first image; a number drawn now keeps the subset the same in every copy.
-        self._channel_seed = draw_seed(generator)
-        self._given_channels = channels
-        self._plan: GridPlan | None = None
-        for name in ("channels", "map_shapes"):
-            self.register_late_buffer(name)
-        self.register_load_state_dict_post_hook(settle_state)  # type: ignore[no-untyped-call]
+        self.top_fraction = top_fraction
+        self.register_load_state_dict_post_hook(_prepare_loaded)  # type: ignore[no-untyped-call]
+
+    @property
+    def channels(self) -> Tensor | None:
+        """Channels (num_features,) kept, ascending, counted through the layers; None before the first images."""
+        return self.embedding.channels
 
     @property
     def options(self) -> Options:
         """Arguments of `PaDiM` that decide its scores."""
-        layers, channels = self.extract.layers, self._given_channels
+        channels = self.embedding.given_channels
         return {
-            "layers": None if layers is None else list(layers),
-            "num_features": self.num_features,
+            "layers": self.extract.layers,
+            "num_features": self.embedding.num_features,
             "eps": self.gaussian.eps,
-            "blur_sigma": self.blur_sigma,
+            "blur_sigma": self.embedding.blur_sigma,
             "top_fraction": self.top_fraction,
-            "nested": self.nested,
+            "nested": self.embedding.nested,
             "channels": None if channels is None else channels.tolist(),
         }
 
@@ -138,15 +130,15 @@ class PaDiM(AnomalyDetector):
             ValueError: If sizes differ, values are not finite, there are fewer than two images, or a covariance is not
                 positive definite (the message names the position).
         """
-        self.reset()
+        self._reset()
         batches = self.batches(with_progress(loader, "PaDiM", progress))
-        if processes.wanted(distributed):
-            self._channel_seed = processes.of_first_process(self._channel_seed)
-            processes.for_each(batches, self.take_in)
-            self.join_processes()
+        if processes.should_join(distributed):
+            self.embedding.channel_seed = processes.broadcast_int(self.embedding.channel_seed)
+            processes.run_all_or_raise(batches, self._update)
+            self._join_processes()
         else:
             for images in batches:
-                self.take_in(images)
+                self._update(images)
         if self.channels is None:
             raise ValueError("expected at least one batch of normal images, got none: is the loader used up?")
         return self.finalize()
@@ -155,7 +147,7 @@ class PaDiM(AnomalyDetector):
         """Take in normal images (B, C, H, W); call `finalize` after the last ones."""
         check_images(images, self._shape)
         self.forget_thresholds()
-        self.take_in(self.in_own_precision(images.to(self.device)))
+        self._update(self.in_own_precision(images.to(self.device)))
         return self
 
     def merge(self, other: "PaDiM") -> Self:
@@ -164,17 +156,13 @@ class PaDiM(AnomalyDetector):
         Raises:
             ValueError: If backbone channels, image size or grids differ.
         """
-        check_alike(self.channels, self._shape, other.channels, other._shape)
+        _check_alike(self, other)
         self.forget_thresholds()
         self.gaussian.merge(other.gaussian)
         return self
 
     def finalize(self) -> Self:
-        """Factorise the covariances; the detector can predict from then on.
-
-        Raises:
-            ValueError: If fewer than two images were seen, or a covariance is not positive definite.
-        """
+        """Factorise the covariances; the detector can predict from then on. Raises ValueError as `fit` does."""
         self.gaussian.finalize()
         return self
 
@@ -182,9 +170,6 @@ class PaDiM(AnomalyDetector):
         """Return a faster, smaller copy that only predicts: batch-norms folded, channels_last, no moments.
 
         Scores agree to rounding. Save the detector itself, not this copy: its state_dict has other names.
-
-        Raises:
-            NotFittedError: Before `fit`.
         """
         self.require_fitted()
         fast = copy.deepcopy(self)
@@ -200,85 +185,68 @@ class PaDiM(AnomalyDetector):
         """Map checked images (B, C, H, W) to scores (B,) and maps (B, 1, H, W)."""
         maps = self.extract(images)
         with torch.autocast(images.device.type, enabled=False):
-            anomaly_map = self.map_of(maps)
+            embedding = self.embedding(maps)  # (values of all levels, B), in tree order
+            distance = self.gaussian.squared_distance(embedding).sqrt()  # (cells, B), eq. (12)
+            anomaly_map = self.embedding.anomaly_map(distance)  # (B, 1, H, W), resized and blurred
         return image_score(anomaly_map, self.top_fraction), anomaly_map
 
-    def map_of(self, maps: Sequence[Tensor]) -> Tensor:
-        """Anomaly maps (B, 1, H, W) from the backbone's maps."""
-        return self.layout.enlarge(self.distance(maps))
-
-    def distance(self, maps: Sequence[Tensor]) -> Tensor:
-        """Mahalanobis distances (B, h, w) on the finest of the backbone's maps, eq. (12)."""
-        plan, _ = self.require_plan()
-        squared = self.gaussian.squared_distance_of_tree(self.layout.values(plan, maps))
-        return self.layout.positions(plan, squared.sqrt())
-
-    def reset(self) -> None:
+    def _reset(self) -> None:
         """Forget all images, thresholds included; the channel subset is drawn anew from the same number."""
-        self._shape, self._plan = None, None
         self.forget_thresholds()
+        self._shape = None
         self.image_shape = None
-        self.channels = self.map_shapes = None
+        self.embedding.clear()
         self.gaussian.clear()
 
     @torch.no_grad()
-    def take_in(self, images: Tensor) -> None:
+    def _update(self, images: Tensor) -> None:
         """Update the Gaussians with checked images; the first ones settle channels and grids."""
         maps = self.extract(images)
-        if self._plan is None:
-            self.settle(shape_of(images), [shape_of(m) for m in maps])
-        plan, channels = self.require_plan()
+        if self.channels is None:
+            self._initialise(shape_of(images), [shape_of(one) for one in maps])
         with torch.autocast(images.device.type, enabled=False):
-            self.gaussian.update(plan.levels_of(maps, channels))
+            self.gaussian.update(self.embedding(maps))
 
-    def settle(self, image_shape: Shape, map_shapes: list[Shape]) -> None:
+    def _initialise(self, image_shape: Shape, map_shapes: list[Shape]) -> None:
         """Fix image size, channel subset and grids."""
         self.set_image_shape(image_shape)
-        channels = choose_channels(map_shapes, self.num_features, self._channel_seed, self._given_channels)
-        self.channels = channels.to(self.device)
-        self.map_shapes = torch.tensor(map_shapes, device=self.device)
-        self.make_plan()
-        self.prepare()
+        self.embedding.initialise(map_shapes, image_shape[1:])
+        self.gaussian.start(self.embedding.levels, self.device)
 
-    def make_plan(self) -> None:
-        """Derive from channels and shapes what becomes of each map."""
-        self._plan = None
-        self.layout.clear()
-        if self.channels is None or self.map_shapes is None or self._shape is None:
-            return
-        self._plan = plan_grids([(c, h, w) for c, h, w in self.map_shapes.tolist()], self.channels, self.nested)
-
-    def prepare(self) -> None:
-        """Compute what predictions need and only the plan decides."""
-        if self._plan is not None and self.channels is not None and self._shape is not None:
-            self.layout.prepare(self._plan, self.channels, self._shape[1:], self.blur_sigma)
-
-    def require_plan(self) -> tuple[GridPlan, Tensor]:
-        """The plan and the channels; raises before the first images."""
-        if self._plan is None or self.channels is None:
-            raise NotFittedError("this PaDiM has seen no images: call fit(loader) or partial_fit(images) first")
-        return self._plan, self.channels
-
-    def join_processes(self) -> None:
+    def _join_processes(self) -> None:
         """Merge the statistics of all processes; those without images take over the others' grids."""
         own = None
-        if self.map_shapes is not None and self._shape is not None:
-            own = processes.Settings(self._shape, self.map_shapes.tolist(), self.gaussian.levels)
-        settings = processes.agreed(own)
-        if settings is not None and own is None:
-            self.settle(settings.image_shape, settings.map_shapes)
-            self.gaussian.reset(settings.levels, self.device)
-        if settings is not None:
-            self.gaussian.all_reduce()
-
-    def after_load(self) -> None:
-        """Restore image size and grids."""
-        super().after_load()
-        self.make_plan()
+        if self.embedding.map_shapes is not None and self._shape is not None:
+            own = processes.Settings(self._shape, self.embedding.map_shapes.tolist(), self.gaussian.levels)
+        settings = processes.agree(own)
+        if settings is None:
+            return
+        if own is None:
+            self._initialise(settings.image_shape, settings.map_shapes)
+        self.gaussian.all_reduce()
 
 
-def settle_state(detector: PaDiM, keys: Any) -> None:
-    """Refuse a loaded state whose channels and grids do not belong together; then prepare predictions."""
-    if detector.channels is not None and detector.map_shapes is not None:
-        check_levels(detector._plan.levels if detector._plan else [], detector.gaussian.levels)
-    detector.prepare()
+def _check_alike(one: PaDiM, other: PaDiM) -> None:
+    """Refuse to join detectors that keep different channels or saw images of different shapes."""
+    if one.channels is None or other.channels is None:
+        raise ValueError("expected two detectors that have seen images: call partial_fit or fit on each first")
+    if one._shape != other._shape or not torch.equal(one.channels.cpu(), other.channels.cpu()):
+        raise ValueError(
+            f"expected a detector of the same image size and channels, got {other._shape} for {one._shape}: make "
+            "both as copies of one unfitted detector, or pass the same channels"
+        )
+
+
+def _prepare_loaded(detector: PaDiM, keys: Any) -> None:
+    """Prepare predictions after loading; refuse a state whose channels and grids do not belong together."""
+    embedding = detector.embedding
+    if embedding.channels is None or embedding.map_shapes is None or detector._shape is None:
+        expected = embedding.levels
+    else:
+        expected = embedding.choose_levels()
+    # The Gaussian's levels are those of tensors that exist: nothing larger is made before both are found equal.
+    if expected != detector.gaussian.levels:
+        got = detector.gaussian.levels
+        raise ValueError(f"expected grids {expected} in the state, got {got}: was nested the same?")
+    if expected and detector._shape is not None:
+        embedding.prepare(detector._shape[1:])

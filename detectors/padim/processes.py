@@ -18,19 +18,19 @@ class Settings(NamedTuple):
     levels: Sequence[Level]
 
 
-def wanted(distributed: bool | None) -> bool:
+def should_join(distributed: bool | None) -> bool:
     """Whether to join the processes; None means wherever the group exists."""
     return dist.is_available() and dist.is_initialized() if distributed is None else distributed
 
 
-def of_first_process(value: int) -> int:
+def broadcast_int(value: int) -> int:
     """The first process's value, in every process."""
     values = [value]
     dist.broadcast_object_list(values)
     return values[0]
 
 
-def for_each(batches: Iterable[Tensor], work: Callable[[Tensor], None]) -> None:
+def run_all_or_raise(batches: Iterable[Tensor], work: Callable[[Tensor], None]) -> None:
     """Work on each batch of this process; if one process fails all raise, rather than wait for it.
 
     Raises:
@@ -52,7 +52,7 @@ def for_each(batches: Iterable[Tensor], work: Callable[[Tensor], None]) -> None:
             raise ValueError(f"expected images from all processes, but process {rank} failed with {message}")
 
 
-def agreed(own: Settings | None) -> Settings | None:
+def agree(own: Settings | None) -> Settings | None:
     """What all processes that have seen images agree on; None if none has.
 
     Raises:

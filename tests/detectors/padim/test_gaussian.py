@@ -32,6 +32,31 @@ def sample(grids: list[tuple[int, int, int]], count: int, seed: int = 0) -> list
     return [torch.randn(count, *grid, generator=generator) for grid in grids]
 
 
+def grids_of(maps: list[Tensor]) -> list[Level]:
+    return [Level(m.shape[2], m.shape[3], m.shape[1]) for m in maps]
+
+
+def values_of(maps: list[Tensor]) -> Tensor:
+    """Maps as the Gaussian takes them: (all levels' cells' channels, B) in tree order."""
+    levels = grids_of(maps)
+    return torch.cat([to_tree(m, levels, k).flatten(0, 1) for k, m in enumerate(maps)])
+
+
+def started(maps: list[Tensor], eps: float = 0.01) -> NestedGaussian:
+    gaussian = NestedGaussian(eps)
+    gaussian.start(grids_of(maps))
+    return gaussian
+
+
+def seen(maps: list[Tensor], eps: float = 0.01) -> NestedGaussian:
+    return started(maps, eps).update(values_of(maps))
+
+
+def distances(gaussian: NestedGaussian, maps: list[Tensor]) -> Tensor:
+    """Squared distances (B, rows, columns) on the finest grid."""
+    return from_tree(gaussian.squared_distance(values_of(maps)), gaussian.levels, len(gaussian.levels) - 1)
+
+
 def numpy_distances(train: list[Tensor], test: list[Tensor], eps: float) -> np.ndarray:
     """Squared distances by the definition: upsample, concatenate, mean, covariance, inverse at each position."""
     size = train[-1].shape[2:]
@@ -52,16 +77,16 @@ def numpy_distances(train: list[Tensor], test: list[Tensor], eps: float) -> np.n
 @pytest.mark.parametrize("test_count", [1, 5])
 def test_equals_numpy_per_position(grids: list[tuple[int, int, int]], test_count: int) -> None:
     train, test = sample(grids, 23), sample(grids, test_count, seed=1)
-    gaussian = NestedGaussian(0.01)
+    gaussian = started(train)
     for start in range(0, 23, 7):
-        gaussian.update([m[start : start + 7] for m in train])
-    got = gaussian.finalize().squared_distance(test).numpy()
+        gaussian.update(values_of([m[start : start + 7] for m in train]))
+    got = distances(gaussian.finalize(), test).numpy()
     np.testing.assert_allclose(got, numpy_distances(train, test, 0.01), rtol=2e-5)
 
 
 def test_equals_empirical_covariance_of_scikit_learn() -> None:
     x = sample([(4, 1, 1)], 50)
-    got = NestedGaussian(eps=0.0).update(x).finalize().squared_distance(x).flatten().numpy()
+    got = distances(seen(x, eps=0.0).finalize(), x).flatten().numpy()
     want = EmpiricalCovariance().fit(x[0].flatten(1).double()).mahalanobis(x[0].flatten(1).double())
     np.testing.assert_allclose(got, want * 49 / 50, rtol=1e-5)  # scikit-learn divides by N
 
@@ -73,37 +98,37 @@ def test_order_and_split_do_not_matter(data: st.DataObject, seed: int) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, count - 1))))
     maps = sample(grids, count, seed)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    whole, parts = NestedGaussian().update(maps), NestedGaussian()
+    whole, parts = seen(maps), started(maps)
     for rows in order.tensor_split(cuts):
-        parts.update([m[rows] for m in maps])
-    want, got = (g.finalize().squared_distance(maps) for g in (whole, parts))
+        parts.update(values_of([m[rows] for m in maps]))
+    want, got = (distances(g.finalize(), maps) for g in (whole, parts))
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 @given(split=st.integers(1, 18), seed=st.integers(0, 2**32))
 def test_merge_equals_one_fit(split: int, seed: int) -> None:
     maps = sample(GRIDS[1], 20, seed)
-    whole = NestedGaussian().update(maps).finalize()
-    left = NestedGaussian().update([m[:split] for m in maps])
-    right = NestedGaussian().update([m[split:] for m in maps])
-    got = left.merge(right).finalize().squared_distance(maps)
-    torch.testing.assert_close(got, whole.squared_distance(maps), rtol=1e-5, atol=1e-5)
+    whole = seen(maps).finalize()
+    left = seen([m[:split] for m in maps])
+    right = seen([m[split:] for m in maps])
+    got = distances(left.merge(right).finalize(), maps)
+    torch.testing.assert_close(got, distances(whole, maps), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("offset", "spread"), [(1e3, 1e-2), (1e4, 1.0), (0.0, 1e-6), (-1e3, 10.0)])
 def test_mean_far_above_the_spread(offset: float, spread: float) -> None:
     train, test = ([offset + spread * m for m in sample(GRIDS[2], n, seed=n)] for n in (40, 3))
-    gaussian = NestedGaussian(0.01)
+    gaussian = started(train)
     for start in range(0, 40, 16):
-        gaussian.update([m[start : start + 16] for m in train])
-    got = gaussian.finalize().squared_distance(test).numpy()
+        gaussian.update(values_of([m[start : start + 16] for m in train]))
+    got = distances(gaussian.finalize(), test).numpy()
     np.testing.assert_allclose(got, numpy_distances(train, test, 0.01), rtol=1e-4)
 
 
 def test_constant_channels_and_fewer_images_than_channels() -> None:
     train, test = sample([(30, 2, 2), (20, 4, 4)], 3), sample([(30, 2, 2), (20, 4, 4)], 2, seed=1)
     train[0][:, :5] = 7.0
-    got = NestedGaussian(0.01).update(train).finalize().squared_distance(test).numpy()
+    got = distances(seen(train).finalize(), test).numpy()
     np.testing.assert_allclose(got, numpy_distances(train, test, 0.01), rtol=1e-4)
 
 
@@ -111,38 +136,38 @@ def test_singular_covariance_names_the_position_and_the_fix() -> None:
     maps = sample([(2, 2, 2), (3, 4, 6)], 20)
     maps[1][:, 1, 2, 5] = 0.0
     with pytest.raises(ValueError, match=r"row 2, column 5 of the 4 x 6 grid.*eps above 0"):
-        NestedGaussian(eps=0.0).update(maps).finalize()
+        seen(maps, eps=0.0).finalize()
 
 
 def test_too_few_samples() -> None:
     with pytest.raises(ValueError, match="at least 2 samples"):
-        NestedGaussian().update(sample(GRIDS[0], 1)).finalize()
-    with pytest.raises(ValueError, match="update first"):
+        seen(sample(GRIDS[0], 1)).finalize()
+    with pytest.raises(ValueError, match="call start, then update"):
         NestedGaussian().finalize()
 
 
 def test_wrong_grids() -> None:
     with pytest.raises(ValueError, match="divide the next finer one"):
-        NestedGaussian().update(sample([(2, 2, 2), (2, 3, 4)], 3))
-    with pytest.raises(ValueError, match="expected maps"):
-        NestedGaussian().update(sample(GRIDS[0], 3)).update(sample(GRIDS[1], 3))
+        NestedGaussian().start(grids_of(sample([(2, 2, 2), (2, 3, 4)], 3)))
+    with pytest.raises(ValueError, match="values per sample"):
+        seen(sample(GRIDS[0], 3)).update(values_of(sample(GRIDS[1], 3)))
     with pytest.raises(ValueError, match="same grids"):
-        NestedGaussian().update(sample(GRIDS[0], 3)).merge(NestedGaussian().update(sample(GRIDS[1], 3)))
+        seen(sample(GRIDS[0], 3)).merge(seen(sample(GRIDS[1], 3)))
     with pytest.raises(ValueError, match="eps"):
         NestedGaussian(eps=-1.0)
 
 
 def test_copies_predict_alike() -> None:
     maps = sample(GRIDS[2], 9)
-    gaussian = NestedGaussian().update(maps).finalize()
+    gaussian = seen(maps).finalize()
     loaded = NestedGaussian()
     loaded.load_state_dict(gaussian.state_dict())
     for other in (loaded, copy.deepcopy(gaussian), pickle.loads(pickle.dumps(gaussian))):
-        assert torch.equal(other.squared_distance(maps), gaussian.squared_distance(maps))
+        assert torch.equal(distances(other, maps), distances(gaussian, maps))
 
 
 def test_half_keeps_the_precision_of_the_state() -> None:
-    gaussian = NestedGaussian().update(sample(GRIDS[1], 5)).finalize()
+    gaussian = seen(sample(GRIDS[1], 5)).finalize()
     before = gaussian.state_dict()
     after = gaussian.half().state_dict()
     assert all(torch.equal(before[k], after[k]) and before[k].dtype == after[k].dtype for k in before)
@@ -150,7 +175,7 @@ def test_half_keeps_the_precision_of_the_state() -> None:
 
 @pytest.mark.parametrize("damage", ["mean", "moments", "whitening", "layout"])
 def test_inconsistent_state_is_refused(damage: str) -> None:
-    state = NestedGaussian().update(sample(GRIDS[2], 5)).finalize().state_dict()
+    state = seen(sample(GRIDS[2], 5)).finalize().state_dict()
     state[damage] = state[damage][:-1]
     with pytest.raises(ValueError, match="in the state"):
         NestedGaussian().load_state_dict(state)
@@ -174,14 +199,14 @@ class OnePosition(OutlierMixin, BaseEstimator):
 
     def fit(self, X: np.ndarray, y: None = None) -> "OnePosition":
         X = validate_data(self, X, dtype=np.float32, ensure_min_samples=2)
-        self.gaussian_ = NestedGaussian(self.eps).update([as_map(X)]).finalize()
+        self.gaussian_ = seen([as_map(X)], self.eps).finalize()
         self.offset_ = np.quantile(self.score_samples(X), 0.01)
         return self
 
     def score_samples(self, X: np.ndarray) -> np.ndarray:
         check_is_fitted(self)
         X = validate_data(self, X, dtype=np.float32, reset=False)
-        return -self.gaussian_.squared_distance([as_map(X)]).flatten().sqrt().double().numpy()
+        return -distances(self.gaussian_, [as_map(X)]).flatten().sqrt().double().numpy()
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         return self.score_samples(X) - self.offset_

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import gaussian_blur
 
 from detectors import PaDiM
-from detectors.padim.grids import plan_grids
+from detectors.padim.embedding import PatchEmbedding
+from detectors.padim.tree import from_tree, split_columns
 
 
 class Pyramid(nn.Module):
@@ -99,14 +100,24 @@ def test_nested_is_chosen_only_where_it_equals_nearest(size: tuple[int, int]) ->
     shapes = [(c, -(-size[0] // s), -(-size[1] // s)) for c, s in ((3, 4), (2, 8), (4, 16))]
     maps = [torch.randn(1, *shape) for shape in shapes]
     channels = torch.tensor([0, 2, 3, 4, 6, 8])
-    plan = plan_grids(shapes, channels, None)
-    levels = plan.levels_of(maps, channels)
-    rows, columns = plan.size
-    up = [m.repeat_interleave(plan.sizes[-1][0] // m.shape[2], 2) for m in levels]
-    up = [m.repeat_interleave(plan.sizes[-1][1] // m.shape[3], 3)[..., :rows, :columns] for m in up]
-    want = torch.cat([F.interpolate(m, size=shapes[0][1:], mode="nearest") for m in maps], 1)[:, channels]
-    assert torch.equal(torch.cat(up, 1).sort(1).values, want.sort(1).values)
-    assert len(levels) == 3 or any(side % 16 for side in size)
+    embedding = PatchEmbedding(None, None, 0.0, channels, None)
+    embedding.initialise(shapes, size)
+    rows, columns = shapes[0][1:]
+    want = torch.cat([F.interpolate(m, size=(rows, columns), mode="nearest") for m in maps], 1)[:, channels]
+    assert torch.equal(joined(embedding, maps).sort(1).values, want.sort(1).values)
+    assert len(embedding.levels) == 3 or any(side % 16 for side in size)
+
+
+def joined(embedding: PatchEmbedding, maps: list[Tensor]) -> Tensor:
+    """The embedding of every position (B, channels, rows, columns), from values in tree order."""
+    levels = embedding.levels
+    up = []
+    for number, values in enumerate(split_columns(embedding(maps), levels)):
+        grid = torch.stack([from_tree(channel, levels, number) for channel in values.unbind(1)], 1)
+        grid = grid.repeat_interleave(levels[-1].rows // levels[number].rows, 2)
+        up.append(grid.repeat_interleave(levels[-1].columns // levels[number].columns, 3))
+    rows, columns = maps[0].shape[2:]
+    return torch.cat(up, 1)[..., :rows, :columns]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (72, 80), (68, 100)])
@@ -115,12 +126,24 @@ def test_one_index_selects_repeats_pads_and_orders(size: tuple[int, int], nested
     images = draw(5, size)
     detector = make_padim(nested=nested).fit([images])
     maps = detector.extract(images)
-    plan, channels = detector.require_plan()
-    rows, columns = plan.size
-    want = detector.gaussian.squared_distance(plan.levels_of(maps, channels))[:, :rows, :columns]
-    torch.testing.assert_close(detector.distance(maps), want.sqrt())
+    embedding = detector.embedding
+    if nested and len(embedding.levels) == 3:  # pad as far as each grid's multiple, then repeat
+        grids = [(level.rows, level.columns) for level in embedding.levels[::-1]]
+        fitted = [pad_to(m, grid) for m, grid in zip(maps, grids, strict=True)]
+        up = [m.repeat_interleave(grids[0][0] // m.shape[2], 2) for m in fitted]
+        up = [m.repeat_interleave(grids[0][1] // m.shape[3], 3) for m in up]
+        rows, columns = maps[0].shape[2:]
+        want = torch.cat(up, 1)[:, detector.channels, :rows, :columns]
+    else:
+        want = torch.cat([F.interpolate(m, size=maps[0].shape[2:], mode="nearest") for m in maps], 1)
+        want = want[:, detector.channels]
+    assert torch.equal(joined(embedding, maps).sort(1).values, want.sort(1).values)
     with pytest.raises(ValueError, match="from the backbone as in fit"):
-        detector.distance(maps[::-1])
+        embedding(maps[::-1])
+
+
+def pad_to(values: Tensor, grid: tuple[int, int]) -> Tensor:
+    return F.pad(values, (0, grid[1] - values.shape[3], 0, grid[0] - values.shape[2]), mode="replicate")
 
 
 def test_padding_by_replication_on_request() -> None:
@@ -235,11 +258,17 @@ def test_wrong_options_and_images() -> None:
         make_padim()(draw(3))
 
 
+def distances(detector: PaDiM, images: Tensor) -> Tensor:
+    """Mahalanobis distances (B, h, w) on the finest map."""
+    squared = detector.gaussian.squared_distance(detector.embedding(detector.extract(images)))
+    return detector.embedding.positions(squared.sqrt())
+
+
 def test_blur_and_top_fraction() -> None:
     images = draw(8)
     detector = make_padim(blur_sigma=0.0, top_fraction=0.1).fit([images])
     prediction = detector(images)
-    want = F.interpolate(detector.distance(detector.extract(images))[:, None], size=(32, 48), mode="bilinear")
+    want = F.interpolate(distances(detector, images)[:, None], size=(32, 48), mode="bilinear")
     torch.testing.assert_close(prediction.anomaly_map, want)
     highest = want.flatten(1).sort(1, descending=True).values[:, :154]
     torch.testing.assert_close(prediction.pred_score, highest.mean(1))
@@ -250,7 +279,7 @@ def test_channels_are_drawn_by_the_generator_and_saved() -> None:
     one, two, three = (make_padim(generator=torch.Generator().manual_seed(s)).fit([images]) for s in (1, 1, 2))
     assert torch.equal(one.channels, two.channels)
     assert not torch.equal(one.channels, three.channels)
-    assert torch.equal(one.state_dict()["channels"], one.channels)
+    assert torch.equal(one.state_dict()["embedding.channels"], one.channels)
     assert torch.equal(make_padim(num_features=None).fit([images]).channels, torch.arange(24))
 
 
@@ -298,7 +327,7 @@ def test_damaged_and_hostile_files(tmp_path: Path) -> None:
         make_padim().load(tmp_path / "missing.pt")
 
 
-@pytest.mark.parametrize("name", ["channels", "map_shapes", "gaussian.layout"])
+@pytest.mark.parametrize("name", ["embedding.channels", "embedding.map_shapes", "gaussian.layout"])
 def test_inconsistent_state_is_refused(name: str) -> None:
     state = make_padim().fit([draw(3)]).state_dict()
     state[name] = state[name] + 1000
