@@ -95,10 +95,10 @@ def check_label(label: int, largest: int, more: str = "") -> None:
         raise ValueError(f"expected a class in 0..{largest}, got {label}: use fewer classes{more}")
 
 
-def check_probability(p: float) -> None:
+def check_probability(p: float, name: str = "p") -> None:
     """Refuse a probability outside [0, 1]."""
     if not isinstance(p, Real) or not 0 <= p <= 1:
-        raise ValueError(f"expected a probability p in [0, 1], got {p!r}")
+        raise ValueError(f"expected a probability {name} in [0, 1], got {p!r}")
 
 
 def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:

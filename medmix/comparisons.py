@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from medmix._checks import check_images, check_label, is_number
-from medmix._containers import MedMixOutput
+from medmix._containers import MedMixOutput, plain
 from medmix._random import assign_classes, drawing_device, uniform_source
 from medmix.medmix import MedMix
 
@@ -24,6 +24,8 @@ class _Classes(nn.Module):
         Returns:
             Images, labels (B,) int64 in 0..3 and masks (B, 1, H, W) bool of the changed pixels: all or none.
         """
+        given = images
+        images = plain(images)
         check_images(images)
         batch, _, height, width = images.shape
         uniform = uniform_source(generator, drawing_device(generator, images.device))
@@ -34,7 +36,7 @@ class _Classes(nn.Module):
         output = torch.stack(classes)[labels, row]  # (4, B, C, H, W) -> (B, C, H, W)
         changed = (labels > 0)[:, None, None, None]
         masks = changed.expand(-1, 1, height, width).clone()
-        return MedMixOutput(output, labels, masks)
+        return MedMixOutput(output, labels, masks).typed_as(given)
 
     def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
         """Images (B, C, H, W) of class `label`."""

@@ -10,7 +10,7 @@ from typing import Protocol, get_args
 import torch
 from torch import Tensor
 
-from medmix._checks import check_choice, check_jitter, check_range
+from medmix._checks import check_choice, check_jitter, check_probability, check_range
 from medmix.lesions.colour import Strengths, apply_colour, colour_matrix
 from medmix.lesions.curves import CURVE_DIM, Nonlinear, bend_intensity, curve_coefficients
 from medmix.lesions.warps import Deformation, warp
@@ -88,15 +88,18 @@ class IntensityCurve:
     """A random monotone Bezier curve."""
 
     curve: Nonlinear | None
+    inversion: float = 0.5
 
     def check(self) -> None:
-        """Refuse unknown curves."""
+        """Refuse unknown curves, and a share of inverted ones that is none."""
+        check_probability(self.inversion, "inversion")
         check_choice("nonlinear", self.curve, (*get_args(Nonlinear), None))
 
     def draw(self, uniform: Draw, channels: int) -> Drawn:
         """The curves' coefficients."""
         curve = self.curve or "bezier"  # drawn in any case: what a seed gives does not hang on the options
-        return {"curve": curve_coefficients(curve, uniform(CURVE_DIM[curve]))}
+        coefficients = curve_coefficients(curve, uniform(CURVE_DIM[curve]), self.inversion)
+        return {"curve": coefficients}
 
     def apply(self, patch: Tensor, drawn: Drawn) -> Tensor:
         """Bend the patches' intensities."""
@@ -110,6 +113,7 @@ class GaussianNoise:
     """Noise of a random standard deviation, a stretch of one pool per lesion; stretches may overlap."""
 
     std: tuple[float, float]
+    grey: bool = False
 
     def check(self) -> None:
         """Refuse a range that is none."""
@@ -126,8 +130,11 @@ class GaussianNoise:
         """Add the noise."""
         if self.std[1] == 0:
             return patch
-        stretches = drawn["noise_pool"].unfold(0, patch[0].numel(), 1)
-        noise = stretches.index_select(0, drawn["noise_start"]).view(patch.shape)
+        number, channels, height, width = patch.shape
+        if self.grey:
+            channels = 1  # one field for all channels
+        stretches = drawn["noise_pool"].unfold(0, channels * height * width, 1)
+        noise = stretches.index_select(0, drawn["noise_start"]).view(number, channels, height, width)
         std = drawn["std"][:, None, None, None]
         return patch.addcmul_(std.to(patch.dtype), noise.to(patch.dtype)).clamp_(0, 1)
 

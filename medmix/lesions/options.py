@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 from torch import Tensor
 
+from medmix._checks import check_choice, check_size, check_softness
 from medmix.lesions.alterations import Alteration, Drawn
 from medmix.lesions.blending import Blending
 from medmix.lesions.outlines import Outline
@@ -36,6 +38,18 @@ class LesionOptions:
     alterations: tuple[Alteration, ...]
     p: float
     same_on_batch: bool
+
+    def check(self) -> None:
+        """Refuse options that cannot be meant.
+
+        Raises:
+            TypeError, ValueError: If an option has the wrong type or is out of range.
+        """
+        check_size(self.size)
+        check_choice("blending", self.blending, get_args(Blending))
+        check_softness(self.softness)
+        for alteration in self.alterations:
+            alteration.check()
 
     @property
     def slots(self) -> int:

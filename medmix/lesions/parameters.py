@@ -103,6 +103,17 @@ class LesionParameters:
                 "replay with the one that drew them, or with one of the same options"
             )
 
+    def check_number(self, number: int) -> None:
+        """Refuse parameters in which a foreground left an image fewer lesions than this; the host waits for them."""
+        found = (self.radius > 0).sum(dim=1)
+        if (found < number).any():
+            row = int(found.argmin())
+            least = int(found[row])
+            raise ValueError(
+                f"expected a foreground with room for {number} lesions in every image, got room for {least} in image "
+                f"{row}: use smaller lesions (size=) or fewer classes, or leave such images out"
+            )
+
     def _drawn_as(self, options: LesionOptions) -> bool:
         """Whether these options would draw parameters of the same names and sizes for a lesion."""
 

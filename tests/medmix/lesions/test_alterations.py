@@ -1,9 +1,14 @@
 """What the alterations do, each alone."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from medmix import MedMix
 
@@ -104,3 +109,65 @@ def test_lesions_are_visible_and_as_large_as_asked() -> None:
         assert (longest >= 15).all()
         change = ((images - x).abs() * masks).sum(dim=(1, 2, 3)) / masks.sum(dim=(1, 2, 3)) / 3
         assert change.mean() > 0.05
+
+
+@dataclass(frozen=True)
+class Blur:
+    """A further alteration, as a user would write it: a box blur of random strength."""
+
+    strongest: float = 1.0
+
+    def check(self) -> None:
+        if not 0 <= self.strongest <= 1:
+            raise ValueError(f"expected strongest in [0, 1], got {self.strongest}")
+
+    def draw(self, uniform: Callable[[int], Tensor], channels: int) -> dict[str, Tensor]:
+        return {"blur": self.strongest * uniform(1)[..., 0]}
+
+    def apply(self, patch: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+        return torch.lerp(patch, F.avg_pool2d(patch, 3, 1, 1), drawn["blur"][:, None, None, None])
+
+
+def test_a_new_alteration_is_one_class() -> None:
+    """Three lines at most besides: here none, `alterations=` takes it. Everything else of a seed stays as it was."""
+    x = torch.rand(8, 3, 48, 48, generator=generator(0))
+    plain, blurred = MedMix(2), MedMix(2, alterations=[Blur()])
+    before, after = plain(x, generator=generator(1)), blurred(x, generator=generator(1))
+    assert torch.equal(before.masks, after.masks)
+    changed = (before.images != after.images).any(dim=1, keepdim=True)
+    assert changed[after.masks].float().mean() > 0.9
+    assert torch.equal(after.images, blurred(x, params=blurred._params).images)
+    assert "Blur(strongest=1.0)" in repr(blurred)
+    with pytest.raises(ValueError, match="strongest"):
+        MedMix(alterations=[Blur(2)])
+    with pytest.raises(ValueError, match="drawn by a MedMix of the same"):
+        blurred(x, params=plain._params)
+
+
+def test_alterations_at_the_same_lesions_for_all_images() -> None:
+    mix = MedMix(1, alterations=[Blur()], same_on_batch=True)
+    mix(torch.rand(3, 3, 32, 32))
+    assert torch.equal(mix._params["blur"], mix._params["blur"][:1].expand(3, -1))
+
+
+@pytest.mark.parametrize("curve", ["bezier", "genesis"])
+def test_the_share_of_inverted_curves(curve: str) -> None:
+    """An inverted curve falls: its polynomial y(t) begins at 1. The rest of the draw stays."""
+    for share in (0.0, 0.25, 1.0):
+        mix = MedMix(3, nonlinear=curve, inversion=share)
+        params = mix.forward_parameters((2000, 1, 32, 32), generator=generator(0))
+        begins = params["curve"][..., -4]  # (B, K) y(0)
+        assert abs(begins.mean() - share) < 0.03
+        plain = MedMix(3, nonlinear=curve).forward_parameters((2000, 1, 32, 32), generator=generator(0))
+        assert torch.equal(params["std"], plain["std"])
+    with pytest.raises(ValueError, match="inversion"):
+        MedMix(inversion=1.5)
+
+
+def test_grey_noise_is_the_same_in_all_channels() -> None:
+    x = torch.full((16, 3, 64, 64), 0.5)
+    for grey in (True, False):
+        mix = MedMix(2, **(OFF | {"noise": (0.1, 0.1), "grey_noise": grey}))
+        images, _, masks = mix(x, generator=generator(0))
+        assert torch.equal(images[:, 0], images[:, 2]) == grey
+        assert abs(images[masks.expand_as(images)].std() / 0.1 - 1) < 0.05
