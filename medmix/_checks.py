@@ -50,7 +50,12 @@ def check_values(images: Tensor) -> None:
         )
 
 
-def check_mask(mask: Tensor, images_shape: torch.Size, device: torch.device, name: str) -> None:
+def check_mask(
+    mask: Tensor,
+    images_shape: torch.Size,
+    device: torch.device,
+    name: str,
+) -> None:
     """Refuse a mask that is not (B, 1, H, W) bool on the images' device."""
     expected = (images_shape[0], 1, *images_shape[2:])
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
@@ -63,7 +68,11 @@ def check_mask(mask: Tensor, images_shape: torch.Size, device: torch.device, nam
         raise ValueError(f"expected {name} on {device}, got {mask.device}: move it with {name}.to(images.device)")
 
 
-def check_container_mask(mask: Tensor, shape: torch.Size, device: torch.device | None = None) -> None:
+def check_container_mask(
+    mask: Tensor,
+    shape: torch.Size,
+    device: torch.device | None = None,
+) -> None:
     """Refuse a mask (B, C, H, W) that does not belong to images of this shape and, if given, device."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"expected the mask as a tensor (B, 1, H, W), got {type(mask).__name__}")
@@ -89,7 +98,11 @@ def check_inputs(inputs: Sequence[object], keys: Sequence[DataKey], params: obje
         raise ValueError("expected either params or foreground/generator, got both: a replay draws nothing")
 
 
-def check_label(label: int, largest: int, more: str = "") -> None:
+def check_label(
+    label: int,
+    largest: int,
+    more: str = "",
+) -> None:
     """Refuse a class that an augmentation does not have; `more` says how it gets more of them."""
     if not 0 <= label <= largest:
         raise ValueError(f"expected a class in 0..{largest}, got {label}: use fewer classes{more}")
@@ -101,7 +114,11 @@ def check_probability(p: float, name: str = "p") -> None:
         raise ValueError(f"expected a probability {name} in [0, 1], got {p!r}")
 
 
-def check_choice(name: str, value: object, allowed: Sequence[object]) -> None:
+def check_choice(
+    name: str,
+    value: object,
+    allowed: Sequence[object],
+) -> None:
     """Refuse an option that is none of the allowed ones."""
     if value not in allowed:
         raise ValueError(f"expected {name} to be one of {allowed}, got {value!r}")

@@ -62,7 +62,11 @@ def join_masks(given: Tensor, lesions: Tensor) -> Tensor:
     return torch.where(lesions, foreground, given)
 
 
-def in_order(output: MedMixOutput, keys: Sequence[DataKey], inputs: Sequence[Tensor]) -> Tensor | list[Tensor]:
+def in_order(
+    output: MedMixOutput,
+    keys: Sequence[DataKey],
+    inputs: Sequence[Tensor],
+) -> Tensor | list[Tensor]:
     """Kornia's protocol: one output per data key, of its input's type, not in a list where it is alone."""
     outputs = []
     for key, given in zip(keys, inputs, strict=True):

@@ -24,7 +24,11 @@ def uniform_source(generator: torch.Generator | None, device: torch.device) -> U
     return uniform
 
 
-def assign_classes(uniform: Tensor, shift: Tensor, num_classes: int) -> Tensor:
+def assign_classes(
+    uniform: Tensor,
+    shift: Tensor,
+    num_classes: int,
+) -> Tensor:
     """Classes 0..C-1 in random order, as evenly as rows allow, from uniform numbers (B,) and (1,): (B,) int64."""
     # a random permutation of the rows, turned by a random class: else small batches would never see the last ones
     first_class = (shift * num_classes).long()

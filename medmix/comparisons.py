@@ -14,7 +14,11 @@ NUM_CLASSES = 4
 class _Classes(nn.Module):
     """A strong augmentation whose classes differ in what is done to the whole image."""
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> MedMixOutput:
+    def forward(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> MedMixOutput:
         """Give each image a class, evenly over the batch.
 
         Args:
@@ -38,7 +42,12 @@ class _Classes(nn.Module):
         masks = changed.expand(-1, 1, height, width).clone()
         return MedMixOutput(output, labels, masks).typed_as(given)
 
-    def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
+    def augment_as(
+        self,
+        images: Tensor,
+        label: int,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Images (B, C, H, W) of class `label`."""
         raise NotImplementedError
 
@@ -46,7 +55,12 @@ class _Classes(nn.Module):
 class RotationClasses(_Classes):
     """Class n is the (square) image turned by n quarter turns."""
 
-    def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
+    def augment_as(
+        self,
+        images: Tensor,
+        label: int,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Images (B, C, S, S) turned by `label` quarter turns."""
         check_label(label, NUM_CLASSES - 1)
         if images.shape[2] != images.shape[3]:
@@ -57,7 +71,12 @@ class RotationClasses(_Classes):
 class PermutationClasses(_Classes):
     """CCD's permutations: class n swaps the top and bottom halves if n // 2, the left and right ones if n % 2."""
 
-    def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
+    def augment_as(
+        self,
+        images: Tensor,
+        label: int,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Images (B, C, H, W) with their halves swapped."""
         check_label(label, NUM_CLASSES - 1)
         height, width = images.shape[2:]
@@ -82,7 +101,12 @@ class NoiseClasses(_Classes):
             raise ValueError(f"expected step as a standard deviation above 0, got {step!r}")
         self.step = step
 
-    def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
+    def augment_as(
+        self,
+        images: Tensor,
+        label: int,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Images (B, C, H, W) with noise of standard deviation `label` * step."""
         check_label(label, NUM_CLASSES - 1)
         if label == 0:

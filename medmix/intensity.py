@@ -56,7 +56,11 @@ class RandomNonlinearIntensity(IntensityAugmentationBase2D):
         return {"curve": drawn.expand(batch_shape[0], -1).clone()}
 
     def apply_transform(
-        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
+        self,
+        input: Tensor,
+        params: dict[str, Tensor],
+        flags: dict[str, Any],
+        transform: Tensor | None = None,
     ) -> Tensor:
         """Kornia's protocol: bend images (B, C, H, W) in [0, 1]."""
         check_images(input)

@@ -29,7 +29,11 @@ class NeighbourPatches(nn.Module):
             raise ValueError(f"expected a patch size of at least 2 whole pixels, got {patch_size!r}")
         self.patch_size = patch_size
 
-    def forward(self, images: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Cut the pairs.
 
         Args:
@@ -70,7 +74,11 @@ class NeighbourPatches(nn.Module):
         return f"patch_size={self.patch_size}"
 
 
-def _neighbour_offset(position: Tensor, uniform: Tensor, side: int) -> Tensor:
+def _neighbour_offset(
+    position: Tensor,
+    uniform: Tensor,
+    side: int,
+) -> Tensor:
     """Rows and columns from the first to the second patch: position (B,), uniform (B, 2) -> (B, 2) int64."""
     cell = position + (position >= 4)  # 0..8, the centre skipped
     row = cell // 3 - 1

@@ -19,7 +19,12 @@ WeakView = WeakAugmentation | Callable[[Tensor], Tensor]
 class StrongAugmentation(Protocol):
     """What `MultiClassViews` asks of a strong augmentation: images of a given class."""
 
-    def augment_as(self, images: Tensor, label: int, generator: torch.Generator | None = None) -> Tensor:
+    def augment_as(
+        self,
+        images: Tensor,
+        label: int,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Images (B, C, H, W) of class `label`; with an argument `foreground`, it can be told where lesions may lie."""
 
 
@@ -115,7 +120,11 @@ class MultiClassViews(nn.Module):
             strong[:, label] = self.strong.augment_as(images, label, **options)
         return strong.flatten(0, 1)
 
-    def _weak_view(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
+    def _weak_view(
+        self,
+        images: Tensor,
+        generator: torch.Generator | None,
+    ) -> Tensor:
         """One weak view of each image."""
         if generator is None:
             view = self._call_weak(images)

@@ -68,7 +68,12 @@ class WeakAugmentation(nn.Module):
         self.jitter_p = jitter_p
         self.grayscale_p = grayscale_p
 
-    def forward(self, images: Tensor, params: Params | None = None, generator: torch.Generator | None = None) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        params: Params | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """Augment images (B, C, H, W) in [0, 1] to (B, C, *size).
 
         Args:
@@ -149,7 +154,11 @@ def _pixel_centres(number: int, like: Tensor) -> Tensor:
 
 
 def _crop_size(
-    area: Tensor, aspect: Tensor, scale: tuple[float, float], ratio: tuple[float, float], image_aspect: float
+    area: Tensor,
+    aspect: Tensor,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    image_aspect: float,
 ) -> tuple[Tensor, Tensor]:
     """Height and width of random crops as fractions of the image, from uniforms (B,); what sticks out is trimmed."""
     share = scale[0] + (scale[1] - scale[0]) * area

@@ -31,10 +31,18 @@ class Alteration(Protocol):
             TypeError, ValueError: What was expected, what came, how to fix it.
         """
 
-    def draw(self, uniform: Draw, channels: int) -> Drawn:
+    def draw(
+        self,
+        uniform: Draw,
+        channels: int,
+    ) -> Drawn:
         """Draw what describes the change of each lesion, (B, K, ...) each, under names of its own."""
 
-    def apply(self, patch: Tensor, drawn: Drawn) -> Tensor:
+    def apply(
+        self,
+        patch: Tensor,
+        drawn: Drawn,
+    ) -> Tensor:
         """Change patches (N, C, S, S) in [0, 1], at least float32, and keep them in [0, 1]; in place if it likes.
 
         `drawn` holds what was drawn for them, (N, ...) each, and "noise_pool", a row of standard normal numbers, at
@@ -52,11 +60,19 @@ class Warp:
         """Refuse unknown warps."""
         check_choice("deformation", self.deformation, (*get_args(Deformation), None))
 
-    def draw(self, uniform: Draw, channels: int) -> Drawn:
+    def draw(
+        self,
+        uniform: Draw,
+        channels: int,
+    ) -> Drawn:
         """Strength, direction or frequency, and phase."""
         return {"warp": uniform(3)}
 
-    def apply(self, patch: Tensor, drawn: Drawn) -> Tensor:
+    def apply(
+        self,
+        patch: Tensor,
+        drawn: Drawn,
+    ) -> Tensor:
         """Resample patches on the bent grid."""
         if self.deformation is None:
             return patch
@@ -73,12 +89,20 @@ class ColourJitter:
         """Refuse strengths outside [0, 1]."""
         check_jitter(self.strengths)
 
-    def draw(self, uniform: Draw, channels: int) -> Drawn:
+    def draw(
+        self,
+        uniform: Draw,
+        channels: int,
+    ) -> Drawn:
         """The maps."""
         matrix, pivot = colour_matrix(self.strengths, uniform(4), channels)
         return {"colour": matrix, "pivot": pivot}
 
-    def apply(self, patch: Tensor, drawn: Drawn) -> Tensor:
+    def apply(
+        self,
+        patch: Tensor,
+        drawn: Drawn,
+    ) -> Tensor:
         """Map the patches' colours."""
         return apply_colour(patch, drawn["colour"], drawn["pivot"])
 
@@ -95,13 +119,21 @@ class IntensityCurve:
         check_probability(self.inversion, "inversion")
         check_choice("nonlinear", self.curve, (*get_args(Nonlinear), None))
 
-    def draw(self, uniform: Draw, channels: int) -> Drawn:
+    def draw(
+        self,
+        uniform: Draw,
+        channels: int,
+    ) -> Drawn:
         """The curves' coefficients."""
         curve = self.curve or "bezier"  # drawn in any case: what a seed gives does not hang on the options
         coefficients = curve_coefficients(curve, uniform(CURVE_DIM[curve]), self.inversion)
         return {"curve": coefficients}
 
-    def apply(self, patch: Tensor, drawn: Drawn) -> Tensor:
+    def apply(
+        self,
+        patch: Tensor,
+        drawn: Drawn,
+    ) -> Tensor:
         """Bend the patches' intensities."""
         if self.curve is None:
             return patch
@@ -119,14 +151,22 @@ class GaussianNoise:
         """Refuse a range that is none."""
         check_range("noise", self.std)
 
-    def draw(self, uniform: Draw, channels: int) -> Drawn:
+    def draw(
+        self,
+        uniform: Draw,
+        channels: int,
+    ) -> Drawn:
         """The standard deviations, and where the lesions' noise begins in the pool."""
         smallest, largest = self.std
         std = smallest + (largest - smallest) * uniform(1)[..., 0]
         noise_start = (NOISE_POOL * uniform(1)[..., 0]).long()
         return {"std": std, "noise_start": noise_start}
 
-    def apply(self, patch: Tensor, drawn: Drawn) -> Tensor:
+    def apply(
+        self,
+        patch: Tensor,
+        drawn: Drawn,
+    ) -> Tensor:
         """Add the noise."""
         if self.std[1] == 0:
             return patch
@@ -139,7 +179,11 @@ class GaussianNoise:
         return patch.addcmul_(std.to(patch.dtype), noise.to(patch.dtype)).clamp_(0, 1)
 
 
-def alter(patch: Tensor, alterations: Sequence[Alteration], drawn: Drawn) -> Tensor:
+def alter(
+    patch: Tensor,
+    alterations: Sequence[Alteration],
+    drawn: Drawn,
+) -> Tensor:
     """Apply alterations to patches (N, C, S, S) in [0, 1], one after the other; the patches may be written over."""
     work = patch.float() if patch.dtype in (torch.float16, torch.bfloat16) else patch
     for alteration in alterations:

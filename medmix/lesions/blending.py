@@ -17,7 +17,11 @@ SWEEPS = 3  # with that many cycles, leaves at most 1 % of the correction, see t
 COARSEST = 4  # side in pixels of the smallest level
 
 
-def seamless(patch: Tensor, target: Tensor, inside: Tensor) -> Tensor:
+def seamless(
+    patch: Tensor,
+    target: Tensor,
+    inside: Tensor,
+) -> Tensor:
     """Patches (B, C, S, S) shifted by a smooth correction so that they meet the target on the lesion's border."""
     precise = torch.promote_types(patch.dtype, torch.float32)
     border = torch.where(inside, 0, (target - patch).to(precise))
@@ -50,14 +54,22 @@ def _v_cycle(right: Tensor, unknown: Tensor) -> Tensor:
     return solution
 
 
-def _smooth(solution: Tensor, right: Tensor, unknown: Tensor) -> Tensor:
+def _smooth(
+    solution: Tensor,
+    right: Tensor,
+    unknown: Tensor,
+) -> Tensor:
     """Damped Jacobi sweeps."""
     for _ in range(SWEEPS):
         solution = solution + 0.8 * _residual(solution, right, unknown)
     return solution
 
 
-def _residual(solution: Tensor, right: Tensor | float, unknown: Tensor) -> Tensor:
+def _residual(
+    solution: Tensor,
+    right: Tensor | float,
+    unknown: Tensor,
+) -> Tensor:
     """The mean of the four neighbours minus the pixel, plus the right side, where unknown; no flow over the edge."""
     padded = F.pad(solution, (1, 1, 1, 1), mode="replicate")
     vertical = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]

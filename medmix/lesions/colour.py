@@ -14,14 +14,22 @@ Strengths = tuple[float, float, float, float]
 LUMA = (0.299, 0.587, 0.114)
 
 
-def jitter_colour(images: Tensor, strengths: Strengths, uniform: Tensor, grayscale: Tensor | None = None) -> Tensor:
+def jitter_colour(
+    images: Tensor,
+    strengths: Strengths,
+    uniform: Tensor,
+    grayscale: Tensor | None = None,
+) -> Tensor:
     """Images (B, C, H, W) in [0, 1] with jittered colours; the other arguments are those of `colour_matrix`."""
     matrix, pivot = colour_matrix(strengths, uniform, images.shape[1], grayscale)
     return apply_colour(images, matrix, pivot)
 
 
 def colour_matrix(
-    strengths: Strengths, uniform: Tensor, channels: int, grayscale: Tensor | None = None
+    strengths: Strengths,
+    uniform: Tensor,
+    channels: int,
+    grayscale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Brightness, contrast, saturation and hue (in this order), then grayscale, as one affine map per image.
 
@@ -76,7 +84,11 @@ def hue_rotation(angle: Tensor) -> Tensor:
     return torch.stack([red, green, blue], dim=-2)
 
 
-def apply_colour(images: Tensor, matrix: Tensor, pivot: Tensor) -> Tensor:
+def apply_colour(
+    images: Tensor,
+    matrix: Tensor,
+    pivot: Tensor,
+) -> Tensor:
     """Images (B, C, H, W) under the affine colour maps (B, C, C), (B, C) of `colour_matrix`, clamped to [0, 1]."""
     pixels = images.flatten(2)  # (B, C, H * W)
     grey = (pivot.to(images.dtype) * pixels.mean(dim=2)).sum(dim=1)  # (B,)

@@ -13,7 +13,11 @@ from medmix.lesions.windows import RenderedLesions, cut, join, paste, place_wind
 FAR = 1e6  # pixels; added to the place of an absent lesion: beyond any window
 
 
-def compose(images: Tensor, parameters: LesionParameters, options: LesionOptions) -> tuple[Tensor, Tensor, Tensor]:
+def compose(
+    images: Tensor,
+    parameters: LesionParameters,
+    options: LesionOptions,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Paste lesions into images.
 
     Args:
@@ -55,7 +59,11 @@ def compose_masks(parameters: LesionParameters, options: LesionOptions) -> Tenso
 
 
 def render_lesions(
-    donors: Tensor, lesions: Lesions, noise_pool: Tensor, side: int, options: LesionOptions
+    donors: Tensor,
+    lesions: Lesions,
+    noise_pool: Tensor,
+    side: int,
+    options: LesionOptions,
 ) -> RenderedLesions:
     """Make N lesions, each in a window of its own.
 
@@ -83,14 +91,23 @@ def render_lesions(
     return RenderedLesions(starts, mask_starts, patch, alpha.to(patch.dtype), inside)
 
 
-def opacity(corner: Tensor, lesions: Lesions, side: int, options: LesionOptions) -> tuple[Tensor, Tensor]:
+def opacity(
+    corner: Tensor,
+    lesions: Lesions,
+    side: int,
+    options: LesionOptions,
+) -> tuple[Tensor, Tensor]:
     """Opacity (N, 1, S, S) and mask, bool, of lesions in windows with these corners (N, 2)."""
     softness = options.softness if options.blending == "feathered" else 0
     offset = offsets(corner - lesions.centre, lesions.present, side)
     return lesion_alpha(options.outline, softness, offset, lesions.radius, lesions.outline)
 
 
-def offsets(corner: Tensor, present: Tensor, side: int) -> tuple[Tensor, Tensor]:
+def offsets(
+    corner: Tensor,
+    present: Tensor,
+    side: int,
+) -> tuple[Tensor, Tensor]:
     """Pixel positions in windows: corners (N, 2) from the centres -> rows (N, S, 1), columns (N, 1, S)."""
     steps = torch.arange(side, device=corner.device)
     far_if_absent = FAR * ~present[:, None]

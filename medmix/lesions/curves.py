@@ -13,7 +13,11 @@ CURVE_DIM = {"bezier": 4, "genesis": 5}  # random numbers per curve
 TABLE_POINTS = 1000
 
 
-def curve_coefficients(curve: Nonlinear, uniform: Tensor, invert_p: float = 0.5) -> Tensor:
+def curve_coefficients(
+    curve: Nonlinear,
+    uniform: Tensor,
+    invert_p: float = 0.5,
+) -> Tensor:
     """What describes random monotone Bezier curves from (0, 0) to (1, 1), or their inversions y(1 - t).
 
     Args:
@@ -37,7 +41,11 @@ def curve_coefficients(curve: Nonlinear, uniform: Tensor, invert_p: float = 0.5)
     return torch.cat([abscissa, ordinate], dim=-1)
 
 
-def bend_intensity(images: Tensor, curve: Nonlinear, coefficients: Tensor) -> Tensor:
+def bend_intensity(
+    images: Tensor,
+    curve: Nonlinear,
+    coefficients: Tensor,
+) -> Tensor:
     """Bend intensities by a curve for each image.
 
     Args:
@@ -65,7 +73,11 @@ def _bezier_parameter(images: Tensor, h: Tensor) -> Tensor:
     return torch.div(images, denominator, out=denominator)
 
 
-def _cubic(first: Tensor, second: Tensor, inverted: Tensor) -> Tensor:
+def _cubic(
+    first: Tensor,
+    second: Tensor,
+    inverted: Tensor,
+) -> Tensor:
     """Coefficients (..., 4) of the Bezier polynomial from 0 to 1 over t, the constant first; of 1 - t if inverted."""
     start = inverted.to(first.dtype)
     end = (~inverted).to(first.dtype)
@@ -85,7 +97,11 @@ def _evaluate(coefficients: Tensor, t: Tensor) -> Tensor:
     return value.add_(square).mul_(t).add_(linear).mul_(t).add_(constant)
 
 
-def _look_up(images: Tensor, abscissa: Tensor, ordinate: Tensor) -> Tensor:
+def _look_up(
+    images: Tensor,
+    abscissa: Tensor,
+    ordinate: Tensor,
+) -> Tensor:
     """Linear interpolation in the table of the points (x(t), y(t)) of a curve, as in Models Genesis."""
     steps = torch.linspace(0, 1, TABLE_POINTS, dtype=images.dtype, device=images.device)
     t = steps.expand(images.shape[0], -1)

@@ -61,7 +61,11 @@ class LesionOptions:
         batch, _, height, width = batch_shape
         return size_bands(self.size, batch, not self.same_on_batch, (height, width))
 
-    def draw_look(self, uniform: Callable[[int], Tensor], channels: int) -> Drawn:
+    def draw_look(
+        self,
+        uniform: Callable[[int], Tensor],
+        channels: int,
+    ) -> Drawn:
         """Draw the outline and the built-in alterations, in the order in which they were always drawn."""
         warp, colour, curve, noise = self.alterations[:BUILT_IN]
         drawn = colour.draw(uniform, channels)
@@ -71,7 +75,11 @@ class LesionOptions:
         drawn |= curve.draw(uniform, channels)
         return drawn
 
-    def draw_further(self, uniform: Callable[[int], Tensor], channels: int) -> Drawn:
+    def draw_further(
+        self,
+        uniform: Callable[[int], Tensor],
+        channels: int,
+    ) -> Drawn:
         """Draw the further alterations, which come last: they change nothing that was drawn before."""
         drawn: Drawn = {}
         for alteration in self.alterations[BUILT_IN:]:

@@ -29,7 +29,14 @@ class Outline(Protocol):
     def draw(self, uniform: Callable[[int], Tensor]) -> Tensor:
         """Coefficients (..., D) of random outlines; `uniform(count)` gives numbers (..., count) in [0, 1)."""
 
-    def distance(self, rows: Tensor, columns: Tensor, length: Tensor, outline: Tensor, scale: Tensor) -> Tensor:
+    def distance(
+        self,
+        rows: Tensor,
+        columns: Tensor,
+        length: Tensor,
+        outline: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
         """Distance (B, S, S) of each pixel from the centre over that of the outline in its direction.
 
         Args:
@@ -52,7 +59,14 @@ class Ellipse:
         turn = math.pi * numbers[..., 1]
         return torch.stack([turn.cos(), turn.sin(), aspect], dim=-1)
 
-    def distance(self, rows: Tensor, columns: Tensor, length: Tensor, outline: Tensor, scale: Tensor) -> Tensor:
+    def distance(
+        self,
+        rows: Tensor,
+        columns: Tensor,
+        length: Tensor,
+        outline: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
         """The norm that is 1 on the turned ellipse."""
         cosine, sine, aspect = outline[:, :, None, None].unbind(dim=1)  # (B, 1, 1) each
         along = cosine * columns + sine * rows
@@ -72,7 +86,14 @@ class Rectangle:
         lies = numbers[..., 1:2] < 0.5
         return torch.where(lies, lying, lying.flip(-1))
 
-    def distance(self, rows: Tensor, columns: Tensor, length: Tensor, outline: Tensor, scale: Tensor) -> Tensor:
+    def distance(
+        self,
+        rows: Tensor,
+        columns: Tensor,
+        length: Tensor,
+        outline: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
         """The norm that is 1 on the rectangle."""
         width, height = outline[:, :, None, None].unbind(dim=1)
         return torch.maximum(rows.abs() / height, columns.abs() / width) / scale
@@ -94,7 +115,14 @@ class Blob:
         even[0] = even[0] + 0.8
         return torch.stack([*even, *odd], dim=-1)
 
-    def distance(self, rows: Tensor, columns: Tensor, length: Tensor, outline: Tensor, scale: Tensor) -> Tensor:
+    def distance(
+        self,
+        rows: Tensor,
+        columns: Tensor,
+        length: Tensor,
+        outline: Tensor,
+        scale: Tensor,
+    ) -> Tensor:
         """The offset's length over that of the curve in its direction."""
         inverse = 1 / length.clamp(min=1e-6)
         cosine = columns * inverse
@@ -110,7 +138,11 @@ OUTLINES: dict[Shape, Outline] = {"blob": Blob(), "ellipse": Ellipse(), "rectang
 
 
 def lesion_alpha(
-    outline: Outline, softness: float, offset: tuple[Tensor, Tensor], radius: Tensor, coefficients: Tensor
+    outline: Outline,
+    softness: float,
+    offset: tuple[Tensor, Tensor],
+    radius: Tensor,
+    coefficients: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Opacity of one lesion per image, and its mask.
 
@@ -134,7 +166,12 @@ def lesion_alpha(
     return (-2 * ramp).add_(3).mul_(ramp).mul_(ramp), inside
 
 
-def relative_distance(outline: Outline, offset: tuple[Tensor, Tensor], radius: Tensor, coefficients: Tensor) -> Tensor:
+def relative_distance(
+    outline: Outline,
+    offset: tuple[Tensor, Tensor],
+    radius: Tensor,
+    coefficients: Tensor,
+) -> Tensor:
     """Distance of each pixel from the centre over that of the outline in its direction: (B, S, S)."""
     rows, columns = offset
     scale = radius.clamp(min=1e-9)[:, None, None]

@@ -84,12 +84,23 @@ class LesionParameters:
         count = self.num_lesions * (self.batch_prob > 0.5)
         present = (slot < count[:, None]) & (self.radius > 0)  # (B, K)
         lesions = Lesions(
-            image, present, self.centre, self.radius, self.donor_offset, self.donor_corner, self.outline, self.altered
+            image,
+            present,
+            self.centre,
+            self.radius,
+            self.donor_offset,
+            self.donor_corner,
+            self.outline,
+            self.altered,
         )
         order = self.size_order.T  # (K, B)
         return lesions.map(lambda value: value[order, slot[:, None]]), present.sum(dim=1)
 
-    def check_replay(self, options: LesionOptions, shape: torch.Size) -> None:
+    def check_replay(
+        self,
+        options: LesionOptions,
+        shape: torch.Size,
+    ) -> None:
         """Refuse parameters that were not drawn for images of this shape, or by a MedMix of other options."""
         if self.shape != shape:
             raise ValueError(
@@ -166,7 +177,11 @@ class Lesions:
             altered={name: change(value) for name, value in self.altered.items()},
         )
 
-    def band(self, first: int, last: int) -> "Lesions":
+    def band(
+        self,
+        first: int,
+        last: int,
+    ) -> "Lesions":
         """Those (K * N, ...) of the rows `first` to `last`, of lesions (K, B, ...)."""
         return self.map(lambda value: value[:, first:last].flatten(0, 1))
 
@@ -174,6 +189,10 @@ class Lesions:
         """Those (B, ...) of one slot, of lesions (K, B, ...)."""
         return self.map(lambda value: value[slot])
 
-    def rows(self, first: int, last: int) -> "Lesions":
+    def rows(
+        self,
+        first: int,
+        last: int,
+    ) -> "Lesions":
         """Those (N, ...) of some rows, of lesions (B, ...)."""
         return self.map(lambda value: value[first:last])

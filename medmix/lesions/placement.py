@@ -18,7 +18,10 @@ LEAST_SHARE = 0.5  # of the radius asked for: where a foreground leaves less, th
 
 
 def sample_layout(
-    uniform: Tensor, shape: tuple[int, int], size: tuple[float, float], foreground: Tensor | None
+    uniform: Tensor,
+    shape: tuple[int, int],
+    size: tuple[float, float],
+    foreground: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """Places and radii of lesions that stay apart: the first of 16 random layouts and a regular grid that fits.
 
@@ -78,7 +81,11 @@ def draw_donors(uniform: Tensor, batch: int) -> Tensor:
 
 
 def choose_layout(
-    centres: Tensor, radii: Tensor, target_radius: Tensor, free_radii: Tensor, min_share: float
+    centres: Tensor,
+    radii: Tensor,
+    target_radius: Tensor,
+    free_radii: Tensor,
+    min_share: float,
 ) -> tuple[Tensor, Tensor]:
     """The layout that leaves the lesions largest, with as many of them as keep a share of what was wanted.
 
@@ -130,7 +137,12 @@ def grid_radius(side: int, slots: int) -> float:
     return max(cell - GAP, 0.5) / 2
 
 
-def grid_places(uniform: Tensor, shift: Tensor, radii: Tensor, limits: Tensor) -> Tensor:
+def grid_places(
+    uniform: Tensor,
+    shift: Tensor,
+    radii: Tensor,
+    limits: Tensor,
+) -> Tensor:
     """Places in distinct cells of a regular grid, each equally likely for each lesion.
 
     Args:
@@ -153,7 +165,11 @@ def grid_places(uniform: Tensor, shift: Tensor, radii: Tensor, limits: Tensor) -
     return (middle + (uniform[..., :2] - 0.5) * slack).floor()
 
 
-def free_places(uniform: Tensor, radii: Tensor, limits: Tensor) -> Tensor:
+def free_places(
+    uniform: Tensor,
+    radii: Tensor,
+    limits: Tensor,
+) -> Tensor:
     """Uniform centres of lesions that lie wholly inside the image: (..., K, 2)."""
     margin = radii.ceil()[..., None]
     freedom = (limits - 2 * margin).clamp(min=1)
@@ -161,7 +177,11 @@ def free_places(uniform: Tensor, radii: Tensor, limits: Tensor) -> Tensor:
     return first + (uniform * freedom).floor()
 
 
-def foreground_places(uniform: Tensor, foreground: Tensor, margin: int) -> Tensor:
+def foreground_places(
+    uniform: Tensor,
+    foreground: Tensor,
+    margin: int,
+) -> Tensor:
     """Uniform centres in the foreground and off its border, by `margin` in half of the layouts, else by half of it.
 
     Args:
@@ -178,7 +198,11 @@ def foreground_places(uniform: Tensor, foreground: Tensor, margin: int) -> Tenso
     return torch.cat([far, near], dim=1)
 
 
-def sample_pixels(uniform: Tensor, foreground: Tensor, margin: int) -> Tensor:
+def sample_pixels(
+    uniform: Tensor,
+    foreground: Tensor,
+    margin: int,
+) -> Tensor:
     """Uniform centres (B, L, K, 2) among the pixels `margin` from the background, or in all of the foreground."""
     inner = erode(foreground, margin).flatten(1)  # (B, H * W)
     allowed = torch.where(inner.any(dim=1, keepdim=True), inner, foreground.flatten(1))

@@ -10,7 +10,11 @@ from torch import Tensor
 Deformation = Literal["fisheye", "wave"]
 
 
-def warp(patches: Tensor, deformation: Deformation, uniform: Tensor) -> Tensor:
+def warp(
+    patches: Tensor,
+    deformation: Deformation,
+    uniform: Tensor,
+) -> Tensor:
     """Resample patches on a bent grid.
 
     Args:

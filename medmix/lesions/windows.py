@@ -133,7 +133,15 @@ def paste(images: Tensor, masks: Tensor, lesions: RenderedLesions) -> tuple[Tens
     starts = starts.flatten()
     mask_starts = mask_starts.flatten()
     if torch.compiler.is_compiling():
-        paste_lesions(images, masks, starts, mask_starts, patch, alpha, inside)
+        paste_lesions(
+            images,
+            masks,
+            starts,
+            mask_starts,
+            patch,
+            alpha,
+            inside,
+        )
     else:
         _blend_windows(images, starts, patch, alpha)
         _join_windows(masks, mask_starts, inside)
@@ -168,7 +176,13 @@ def _(images: Tensor, starts: Tensor, side: int) -> Tensor:
 
 @torch.library.custom_op("medmix::paste_lesions", mutates_args=("images", "masks"))
 def paste_lesions(
-    images: Tensor, masks: Tensor, starts: Tensor, mask_starts: Tensor, patch: Tensor, alpha: Tensor, inside: Tensor
+    images: Tensor,
+    masks: Tensor,
+    starts: Tensor,
+    mask_starts: Tensor,
+    patch: Tensor,
+    alpha: Tensor,
+    inside: Tensor,
 ) -> None:
     """Paste lesions (N, C, S, S), at most one per image, and mark them in the masks, in place."""
     _blend_windows(images, starts, patch, alpha)
@@ -177,7 +191,13 @@ def paste_lesions(
 
 @paste_lesions.register_fake
 def _(
-    images: Tensor, masks: Tensor, starts: Tensor, mask_starts: Tensor, patch: Tensor, alpha: Tensor, inside: Tensor
+    images: Tensor,
+    masks: Tensor,
+    starts: Tensor,
+    mask_starts: Tensor,
+    patch: Tensor,
+    alpha: Tensor,
+    inside: Tensor,
 ) -> None:
     return None
 
