@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from msacl_loss.centres import centre_distances, estimate_centres
+from msacl_loss.checks import NotFittedError
 from msacl_loss.contrastive import calibrated_contrastive_loss
 from msacl_loss.loss import LossTerms, MSACLLoss
 from msacl_loss.terms import augmentation_loss, centring_loss, position_loss
@@ -12,6 +13,7 @@ __version__ = version("msacl")
 __all__ = [
     "LossTerms",
     "MSACLLoss",
+    "NotFittedError",
     "__version__",
     "augmentation_loss",
     "calibrated_contrastive_loss",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from msacl_loss.checks import check_classes, check_embeddings, check_range
-from msacl_loss.distributed import GatherDistributed, gathers
+from msacl_loss.distributed import GatherDistributed, is_distributed
 from msacl_loss.vectors import unit_vectors
 
 
@@ -54,27 +54,39 @@ def estimate_centres(
         tensor([[1.0000, 0.0000, 0.0000],
                 [0.0000, 0.5000, 0.5000]])
     """
-    sums, dtype = torch.zeros(num_classes, 1, dtype=torch.float64), torch.float32
-    with batch_statistics(embed):
-        for images, labels in batches:
-            z = embed(images)
-            check_embeddings("embed(images)", z)
-            check_classes("labels", labels, len(z))
-            check_range("labels", labels, num_classes)
-            z = unit_vectors(z) if normalize else z
-            members = F.one_hot(labels.to(z.device), num_classes).T.double()  # (C, N)
-            rows = torch.cat((z.double(), z.new_ones(len(z), 1, dtype=torch.float64)), dim=1)  # (N, D + 1)
-            sums = sums.to(z.device) + members @ rows
-            dtype = torch.promote_types(dtype, z.dtype)
-    if gathers(gather_distributed):
+    with _batch_statistics(embed):
+        sums, dtype = _class_sums(embed, batches, num_classes, normalize)
+    if is_distributed(gather_distributed):
         dist.all_reduce(sums)
     counts = sums[:, -1:]
     if not counts.all():
+        found = counts.flatten().int().tolist()
         raise ValueError(
-            f"expected samples of all {num_classes} classes, got {counts.flatten().int().tolist()} of each: "
-            "each batch should hold them all"
+            f"expected samples of all {num_classes} classes, got {found} of each: each batch should hold them all"
         )
     return (sums[:, :-1] / counts).to(dtype)
+
+
+def _class_sums(
+    embed: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], num_classes: int, normalize: bool
+) -> tuple[Tensor, torch.dtype]:
+    """Sums of each class's embeddings and, in the last column, their number, (C, D + 1); and the centres' dtype."""
+    sums = torch.zeros(num_classes, 1, dtype=torch.float64)
+    dtype = torch.float32
+    for images, labels in batches:
+        z = embed(images)
+        check_embeddings("embed(images)", z)
+        check_classes("labels", labels, len(z))
+        check_range("labels", labels, num_classes)
+        z = unit_vectors(z) if normalize else z
+
+        # One product sums each class; a column of ones counts its members. float64 keeps small differences.
+        members = F.one_hot(labels.to(z.device), num_classes).T.double()  # (C, N)
+        ones = z.new_ones(len(z), 1, dtype=torch.float64)
+        rows = torch.cat((z.double(), ones), dim=1)  # (N, D + 1)
+        sums = sums.to(z.device) + members @ rows
+        dtype = torch.promote_types(dtype, z.dtype)
+    return sums, dtype
 
 
 def centre_distances(centres: Tensor) -> Tensor:
@@ -85,13 +97,14 @@ def centre_distances(centres: Tensor) -> Tensor:
         tensor([[0., 5.],
                 [5., 0.]], dtype=torch.float64)
     """
-    return torch.cdist(centres.double(), centres.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    points = centres.double()
+    return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 @contextmanager
-def batch_statistics(embed: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _batch_statistics(embed: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let the batch-norm layers behind `embed` use batch statistics and leave their running ones alone."""
-    layers = {m for module in modules_of(embed) for m in module.modules() if isinstance(m, _BatchNorm)}
+    layers = {m for module in _modules_of(embed) for m in module.modules() if isinstance(m, _BatchNorm)}
     before = [(layer, layer.training, layer.track_running_stats) for layer in layers]
     try:
         for layer in layers:
@@ -102,15 +115,15 @@ def batch_statistics(embed: Callable[[Tensor], Tensor]) -> Iterator[None]:
             layer.training, layer.track_running_stats = training, tracking
 
 
-def modules_of(embed: object) -> list[nn.Module]:
+def _modules_of(embed: object) -> list[nn.Module]:
     """The modules behind a callable: itself, a method's or partial's owner, or those a function names."""
     if isinstance(embed, nn.Module):
         return [embed]
     if isinstance(embed, partial):
         given = [*embed.args, *embed.keywords.values()]
-        return modules_of(embed.func) + [value for value in given if isinstance(value, nn.Module)]
+        return _modules_of(embed.func) + [value for value in given if isinstance(value, nn.Module)]
     if ismethod(embed):
-        return modules_of(embed.__self__)
+        return _modules_of(embed.__self__)
     if isfunction(embed):
         names = getclosurevars(embed)
         return [value for value in (*names.nonlocals.values(), *names.globals.values()) if isinstance(value, nn.Module)]

@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 
 Validate = bool | Literal["auto"]
+NORM_SLACK = 1e-3  # rounding of a mean of unit vectors, in half precision too
+
+
+class NotFittedError(RuntimeError, ValueError, AttributeError):
+    """The class centres were never set. Like scikit-learn's, also a ValueError and an AttributeError."""
 
 
 def check_contrastive_options(temperature: float, alpha: float, positive: str, implementation: str) -> None:
@@ -22,6 +27,16 @@ def check_contrastive_options(temperature: float, alpha: float, positive: str, i
         raise ValueError(f"expected positive to be 'paper', 'nll' or 'decoupled', got {positive!r}")
     if implementation not in ("auto", "dense", "streaming"):
         raise ValueError(f"expected implementation to be 'auto', 'dense' or 'streaming', got {implementation!r}")
+
+
+def check_loss_options(gather_distributed: object, validate: object, position_input: object, normalize: object) -> None:
+    """Refuse unknown values of the module's own options."""
+    check_switch("gather_distributed", gather_distributed)
+    check_switch("validate", validate)
+    if position_input not in ("difference", "concat"):
+        raise ValueError(f"expected position_input to be 'difference' or 'concat', got {position_input!r}")
+    if not isinstance(normalize, bool):
+        raise ValueError(f"expected normalize to be True or False, got {normalize!r}")
 
 
 def check_switch(name: str, value: object) -> None:
@@ -40,6 +55,16 @@ def check_centres(centres: Tensor) -> None:
         raise ValueError(f"expected centres of shape (C, D), got {tuple(centres.shape)}")
 
 
+def check_inside_sphere(centres: Tensor) -> None:
+    """Refuse centres that cannot be means of unit vectors."""
+    longest = centres.double().norm(dim=1).max().item()
+    if longest > 1 + NORM_SLACK:
+        raise ValueError(
+            f"expected centres of norm <= 1, means of unit vectors, got one of norm {longest:.3g}: estimate them with "
+            "fit_centres, or with estimate_centres(..., normalize=True), or make the loss with normalize=False"
+        )
+
+
 def check_views(
     z_a: Tensor, z_b: Tensor, labels: Tensor, centres: Tensor, *, validate: Validate, smallest: int
 ) -> None:
@@ -54,7 +79,7 @@ def check_views(
         raise ValueError(
             f"expected at least {smallest} images (rows of z_a), got {len(z_a)}: there is nothing to contrast with"
         )
-    if reads_values(validate, z_a):
+    if checks_values(validate, z_a):
         check_finite("z_a", z_a)
         check_finite("z_b", z_b)
         check_finite("centres", centres)
@@ -76,7 +101,7 @@ def check_patch_pairs(patch_pairs: tuple[Tensor, Tensor, Tensor], dim: int, vali
     check_classes("position", position, len(z_first))
     if len(position) == 0:
         raise ValueError("expected at least one patch pair, got none: pass patch_pairs=None to leave the term out")
-    if reads_values(validate, z_first):
+    if checks_values(validate, z_first):
         check_finite("z_first", z_first)
         check_finite("z_second", z_second)
         check_range("position", position, 8)
@@ -97,7 +122,7 @@ def check_features(features: tuple[Tensor, Tensor] | None, dim: int | None, coun
         check_embeddings(name, feature, dim=dim)
         if len(feature) != count:
             raise ValueError(f"expected {name} of {count} rows like the embeddings, got {len(feature)}")
-        if reads_values(validate, feature):
+        if checks_values(validate, feature):
             check_finite(name, feature)
 
 
@@ -123,7 +148,7 @@ def check_classes(name: str, classes: Tensor, count: int) -> None:
         raise ValueError(f"expected {name} of shape ({count},), one for each embedding, got {tuple(classes.shape)}")
 
 
-def reads_values(validate: Validate, z: Tensor) -> bool:
+def checks_values(validate: Validate, z: Tensor) -> bool:
     """Whether to check values too."""
     if validate == "auto":
         return z.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -6,14 +6,15 @@ import torch
 from torch import Tensor
 
 from msacl_loss.checks import Validate, check_contrastive_options, check_switch, check_views
-from msacl_loss.dense import dense_log_negatives
-from msacl_loss.distributed import GatherDistributed, gathers, joined_mean, other_rows
-from msacl_loss.streaming import streaming_log_negatives
+from msacl_loss.distributed import GatherDistributed, is_distributed, joined_mean, other_rows
+from msacl_loss.similarity.dense import dense_log_negatives
+from msacl_loss.similarity.kappas import Kappas
+from msacl_loss.similarity.streaming import streaming_log_negatives
 from msacl_loss.vectors import at_least_float32, centred_directions
 
 Positive = Literal["paper", "nll", "decoupled"]
 Implementation = Literal["auto", "dense", "streaming"]
-DENSE_ENTRIES_CPU = 384**2  # the dense form is the faster one up to a matrix of this size: benchmarks/loss.py
+DENSE_ENTRIES_CPU = 384**2  # the dense form is the faster one up to a matrix of this size: benchmarks/bench_loss.py
 DENSE_ENTRIES_ACCELERATOR = 4096**2  # 64 MiB; not measured
 
 
@@ -49,13 +50,11 @@ def calibrated_contrastive_loss(
             values and gradients; "auto" takes the faster one. Second derivatives always take the dense form.
         gather_distributed: Contrast with the rows of all processes of torch.distributed; the value is then that of
             the joined batch, and so is the gradient once the processes' gradients are averaged. Batch sizes may differ.
-        validate: Check values too (labels in range, finite embeddings), which reads them back from an accelerator;
-            "auto" does so on a CPU and outside torch.compile. Shapes and types are always checked.
+        validate: Check values too, which reads them back from an accelerator; "auto": on a CPU, outside torch.compile.
         eps: A row at most this far from its centre has no direction: it counts as zero and gets no gradient.
 
     Returns:
-        A scalar, float32 (float64 for float64 embeddings). With ``positive="paper"`` it may be negative, down to
-        -(1 - 1 / alpha) / tau.
+        A scalar, float32 (float64 for float64 embeddings); with ``positive="paper"`` >= -(1 - 1 / alpha) / tau.
 
     Raises:
         TypeError: An argument is not a tensor or has another dtype.
@@ -68,43 +67,64 @@ def calibrated_contrastive_loss(
     """
     check_contrastive_options(temperature, alpha, positive, implementation)
     check_switch("gather_distributed", gather_distributed)
-    gather = gathers(gather_distributed)
+    gather = is_distributed(gather_distributed)
     check_views(z_a, z_b, labels, centres, validate=validate, smallest=1 if gather else 2)
-    kappa_same, kappa_other = 1 / (alpha * temperature), 1 / temperature
+    kappas = Kappas.calibrated(temperature, alpha)
+    return contrastive_term(z_a, z_b, labels, centres, kappas, positive, implementation, gather, eps)
+
+
+def contrastive_term(
+    z_a: Tensor,
+    z_b: Tensor,
+    labels: Tensor,
+    centres: Tensor,
+    kappas: Kappas,
+    positive: Positive,
+    implementation: Implementation,
+    gather: bool,
+    eps: float = 1e-6,
+) -> Tensor:
+    """`calibrated_contrastive_loss` of arguments that were checked."""
     with torch.autocast(z_a.device.type, enabled=False):
+        # Directions near a centre need more bits than half precision has.
         z = at_least_float32(torch.stack((z_a, z_b), dim=1))  # (B, 2, D)
         pairs = centred_directions(z, centres[labels].unsqueeze(1), eps)
-        negatives = log_negatives(pairs, labels, kappa_same, kappa_other, implementation, gather)  # (B, 2)
+        negatives = _log_negatives(pairs, labels, kappas, implementation, gather)  # (B, 2)
+
+        # Both views of an image have the same positive product; equation (5) always attracts with 1 / tau.
         first, second = pairs.unbind(dim=1)
         similarity = (first * second).sum(dim=1, keepdim=True)  # (B, 1)
-        denominator = {
-            "paper": lambda: torch.logaddexp(negatives, similarity * kappa_same),
-            "nll": lambda: torch.logaddexp(negatives, similarity * kappa_other),
-            "decoupled": lambda: negatives,
-        }[positive]()
-        loss = (denominator - similarity * kappa_other).mean()
-        return joined_mean(loss[None], labels.new_tensor([len(labels)]))[0] if gather else loss
+        denominator = _add_positive(negatives, similarity, kappas, positive)
+        loss = (denominator - similarity * kappas.other).mean()
+        return joined_mean(loss, len(labels)) if gather else loss
 
 
-def log_negatives(
-    pairs: Tensor, labels: Tensor, kappa_same: float, kappa_other: float, implementation: Implementation, gather: bool
+def _add_positive(negatives: Tensor, similarity: Tensor, kappas: Kappas, positive: Positive) -> Tensor:
+    """Log of equation (5)'s denominator: (B, 2), (B, 1) -> (B, 2)."""
+    if positive == "decoupled":
+        return negatives
+    kappa = kappas.same if positive == "paper" else kappas.other
+    return torch.logaddexp(negatives, similarity * kappa)
+
+
+def _log_negatives(
+    pairs: Tensor, labels: Tensor, kappas: Kappas, implementation: Implementation, gather: bool
 ) -> Tensor:
     """Log of equation (5)'s denominator without the positive: (B, 2, D), (B,) -> (B, 2)."""
-    others, other_labels = pairs.new_empty(0, pairs.shape[2]), labels[:0]
+    others = pairs.new_empty(0, pairs.shape[2])
+    other_labels = labels[:0]
     if gather:
         others = other_rows(pairs).flatten(0, 1)  # (M, D)
         other_labels = other_rows(labels).repeat_interleave(2)  # (M,)
-    arguments = (pairs, labels, others, other_labels, kappa_same, kappa_other)
-    if is_dense(pairs, others, implementation):
-        return dense_log_negatives(*arguments)
-    streamed: Tensor = streaming_log_negatives(*arguments)[0]
-    return streamed
+    form = dense_log_negatives if _is_dense(pairs, others, implementation) else streaming_log_negatives
+    return form(pairs, labels, others, other_labels, kappas)
 
 
-def is_dense(pairs: Tensor, others: Tensor, implementation: Implementation) -> bool:
+def _is_dense(pairs: Tensor, others: Tensor, implementation: Implementation) -> bool:
     """Whether to take the dense form."""
-    if implementation == "auto":
-        rows = 2 * pairs.shape[0]
-        most = DENSE_ENTRIES_CPU if pairs.device.type == "cpu" else DENSE_ENTRIES_ACCELERATOR
-        return rows * (rows + others.shape[0]) <= most
-    return implementation == "dense"
+    if implementation != "auto":
+        return implementation == "dense"
+    rows = 2 * pairs.shape[0]
+    entries = rows * (rows + others.shape[0])
+    most = DENSE_ENTRIES_CPU if pairs.device.type == "cpu" else DENSE_ENTRIES_ACCELERATOR
+    return entries <= most

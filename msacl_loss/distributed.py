@@ -13,7 +13,7 @@ from torch import Tensor
 GatherDistributed = bool | Literal["auto"]
 
 
-def gathers(gather_distributed: GatherDistributed) -> bool:
+def is_distributed(gather_distributed: GatherDistributed) -> bool:
     """Whether there are other processes to gather from; "auto" gathers whenever there are."""
     return bool(gather_distributed) and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
@@ -26,9 +26,9 @@ def other_rows(rows: Tensor) -> Tensor:
     return gathered
 
 
-def joined_mean(means: Tensor, counts: Tensor) -> Tensor:
-    """Means over all processes' rows: local means (T,) over local counts (T,) -> (T,); 0 where nobody has a row."""
-    joined: Tensor = _JoinedMean.apply(means, counts)
+def joined_mean(mean: Tensor, count: int) -> Tensor:
+    """Mean over all processes' rows, given this process's mean over `count` rows; 0 where nobody has a row."""
+    joined: Tensor = _JoinedMean.apply(mean, mean.new_tensor(count))
     return joined
 
 
@@ -56,13 +56,12 @@ class _OtherRows(torch.autograd.Function):
 
 class _JoinedMean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, means: Tensor, counts: Tensor) -> Tensor:
-        counts = counts.to(means)
-        sums = torch.stack((means * counts, counts))
+    def forward(ctx: Any, mean: Tensor, count: Tensor) -> Tensor:
+        sums = torch.stack((mean * count, count))
         dist.all_reduce(sums)
         total = sums[1].clamp(min=1)
         # DistributedDataParallel divides the sum of the processes' gradients by their number.
-        ctx.save_for_backward(counts * dist.get_world_size() / total)
+        ctx.save_for_backward(count * dist.get_world_size() / total)
         return sums[0] / total
 
     @staticmethod

@@ -1,10 +1,26 @@
 """The terms of equation (1), one pure function each, except the contrastive one (contrastive.py)."""
 
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from msacl_loss.checks import Validate, check_range, reads_values
+from msacl_loss.checks import Validate, check_range, checks_values
 from msacl_loss.vectors import at_least_float32
+
+MOST_CENTRING = 10.0  # times the other terms: beyond it (3) drives the training, and large steps make it diverge
+
+
+class LossTerms(NamedTuple):
+    """The weighted sum of equation (1) and its four terms before weighting, all scalars."""
+
+    total: Tensor
+    centring: Tensor
+    contrastive: Tensor
+    augmentation: Tensor
+    position: Tensor
 
 
 def centring_loss(z: Tensor, labels: Tensor, centres: Tensor, *, validate: Validate = "auto") -> Tensor:
@@ -32,7 +48,7 @@ def centring_loss(z: Tensor, labels: Tensor, centres: Tensor, *, validate: Valid
         >>> centring_loss(z, torch.tensor([0, 1]), torch.zeros(2, 2))
         tensor(12.5000)
     """
-    if reads_values(validate, z):
+    if checks_values(validate, z):
         check_range("labels", labels, len(centres))
     return (at_least_float32(z) - centres[labels]).square().sum(dim=1).mean()
 
@@ -56,7 +72,7 @@ def augmentation_loss(logits: Tensor, labels: Tensor, *, validate: Validate = "a
         >>> augmentation_loss(torch.zeros(2, 4), torch.tensor([0, 3]))
         tensor(1.3863)
     """
-    if reads_values(validate, logits):
+    if checks_values(validate, logits):
         check_range("labels", labels, logits.shape[1])
     return F.cross_entropy(at_least_float32(logits), labels)
 
@@ -80,6 +96,23 @@ def position_loss(logits: Tensor, position: Tensor, *, validate: Validate = "aut
         >>> position_loss(torch.zeros(1, 8), torch.tensor([5]))
         tensor(2.0794)
     """
-    if reads_values(validate, logits):
+    if checks_values(validate, logits):
         check_range("position", position, logits.shape[1])
     return F.cross_entropy(at_least_float32(logits), position)
+
+
+def warn_of_large_centring(terms: LossTerms, weights: Sequence[float], normalize: bool) -> bool:
+    """Warn when the weighted term (3) exceeds ten times the sum of the others; returns whether it did."""
+    sizes = [abs(weight * term.item()) for weight, term in zip(weights, terms[1:], strict=True)]
+    centring = sizes[0]
+    others = sum(sizes[1:])
+    too_large = centring > MOST_CENTRING * others > 0  # without other terms, it is large on purpose
+    if too_large:
+        remedy = "lower its weight or the learning rate" if normalize else "take normalize=True"
+        warnings.warn(
+            f"the centring term, equation (3), is {centring:.3g} beside {others:.3g} of the other terms: "
+            f"the training is about to diverge or to learn nothing else; {remedy}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return too_large

@@ -2,19 +2,21 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch._dynamo
 from pytorch_metric_learning.losses import NTXentLoss
-from sklearn.exceptions import NotFittedError
 from torch import nn
 from torch.nn.functional import normalize as normalised
 
 from msacl_loss import (
     LossTerms,
     MSACLLoss,
+    NotFittedError,
     augmentation_loss,
     calibrated_contrastive_loss,
     centring_loss,
@@ -318,6 +320,17 @@ def test_missing_and_bad_centres() -> None:
         criterion.set_centres(torch.zeros(2, DIM))
     with pytest.raises(ValueError, match="finite centres"):
         criterion.set_centres(torch.full((3, DIM), torch.nan))
+
+
+def test_missing_centres_are_caught_as_any_of_these() -> None:
+    for error in (RuntimeError, ValueError, AttributeError):
+        with pytest.raises(error, match="fit_centres"):
+            MSACLLoss(DIM, 3)(**batch())
+
+
+def test_importing_the_package_loads_no_scikit_learn() -> None:
+    code = "import sys, msacl_loss; sys.exit('sklearn' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_module_on_the_meta_device_can_be_emptied_onto_a_real_one() -> None:

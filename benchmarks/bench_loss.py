@@ -1,7 +1,7 @@
 """Time and peak memory of the contrastive term, forward + backward, beside other libraries' losses.
 
-    python benchmarks/loss.py                    # about five minutes on one free core, 10 GB of memory
-    python benchmarks/loss.py --device cuda
+    python benchmarks/bench_loss.py                    # about five minutes on one free core, 10 GB of memory
+    python benchmarks/bench_loss.py --device cuda
 
 All losses get the same 2 x N/2 views of D = 128 and run in turn in one process, on one thread; the times are medians,
 on a CPU of the process's CPU time. Peak memory is what one forward + backward adds to a fresh child process. "Bare

@@ -1,6 +1,6 @@
-"""Points ordered by class, and the tiles of their symmetric similarity matrix.
+"""Views sorted by class, and the tiles of their symmetric similarity matrix.
 
-Ordered by class, kappa is constant on a few blocks of a tile. With the two views of an image adjacent, what a row must
+Sorted by class, kappa is constant on a few blocks of a tile. With the two views of an image adjacent, what a row must
 not see (itself and its positive) lies in 2 x 2 blocks on the diagonal.
 """
 
@@ -15,7 +15,7 @@ TILE_CPU = 512  # rows and columns: 1 MiB of float32 stays in a processor's cach
 TILE_ACCELERATOR = 2048
 
 
-class Points(NamedTuple):
+class SortedViews(NamedTuple):
     """Unit vectors ordered by class: the B own pairs first, then the M others (of other processes)."""
 
     vectors: Tensor  # (2B + M, D)
@@ -30,14 +30,14 @@ class Points(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """A run of ordered points, and the part of it each class takes (None where to read that is a host sync)."""
+    """A run of sorted views, and the part of it each class takes (None where to read that is a host sync)."""
 
     span: slice
     classes: dict[int, slice] | None
 
     @property
     def size(self) -> int:
-        """Number of points."""
+        """Number of views."""
         return int(self.span.stop - self.span.start)
 
 
@@ -58,33 +58,37 @@ class Tile(NamedTuple):
         return self.rows.span == self.columns.span
 
 
-def arrange(pairs: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor) -> Points:
+def sort_views(pairs: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor) -> SortedViews:
     """Order own pairs (B, 2, D) and others (M, D) by class."""
-    own_order, other_order = labels.argsort(), other_labels.argsort()
+    own_order = labels.argsort()
+    other_order = other_labels.argsort()
     vectors = pairs[own_order].flatten(0, 1)  # (2B, D)
     ordered_labels = labels[own_order].repeat_interleave(2)
     if len(others):
         vectors = torch.cat((vectors, others[other_order]))
         ordered_labels = torch.cat((ordered_labels, other_labels[other_order]))
-    return Points(vectors, ordered_labels, own_order, other_order)
+    return SortedViews(vectors, ordered_labels, own_order, other_order)
 
 
-def upper_tiles(points: Points) -> Iterator[Tile]:
+def upper_tiles(views: SortedViews) -> Iterator[Tile]:
     """Tiles that hold each pair of own rows once (twice on the diagonal) and each own row with each other."""
-    size = TILE_CPU if points.labels.device.type == "cpu" else TILE_ACCELERATOR
-    rows = chunks(points.labels, slice(0, points.num_own), size)
-    others = chunks(points.labels, slice(points.num_own, len(points.labels)), size)
+    size = TILE_CPU if views.labels.device.type == "cpu" else TILE_ACCELERATOR
+    rows = chunks(views.labels, slice(0, views.num_own), size)
+    others = chunks(views.labels, slice(views.num_own, len(views.labels)), size)
     for index, row in enumerate(rows):
-        halves = chunks(points.labels, row.span, size // 2)  # less below the diagonal is computed in vain
+        halves = chunks(views.labels, row.span, size // 2)  # less below the diagonal is computed in vain
         yield from (Tile(half, column) for i, half in enumerate(halves) for column in halves[i:])
         yield from (Tile(row, column) for column in rows[index + 1 :] + others)
 
 
 def chunks(labels: Tensor, span: slice, size: int) -> list[Chunk]:
-    """Cut ordered points into runs of even length, at most `size`, as equal as they can be."""
-    start, stop = span.start, span.stop
-    count = -(-(stop - start) // max(size, 2))
-    edges = [start + (stop - start) // 2 * i // count * 2 for i in range(count)] + [stop]
+    """Cut sorted views into runs of even length, at most `size`, as equal as they can be."""
+    # Whole images stay together, so edges are counted in images; the count of runs is rounded up.
+    num_views = span.stop - span.start
+    num_images = num_views // 2
+    count = -(-num_views // max(size, 2))
+    edges = [span.start + num_images * i // count * 2 for i in range(count)]
+    edges.append(span.stop)
     return [Chunk(slice(a, b), class_runs(labels[a:b])) for a, b in pairwise(edges)]
 
 
@@ -97,10 +101,10 @@ def class_runs(ordered_labels: Tensor) -> dict[int, slice] | None:
     return {int(ordered_labels[a]): slice(a, b) for a, b in pairwise(edges)}
 
 
-def scale_same_class(values: Tensor, tile: Tile, points: Points, factor: float) -> None:
+def scale_same_class(values: Tensor, tile: Tile, views: SortedViews, factor: float) -> None:
     """Multiply those entries of a tile, in place, whose row and column are of one class."""
     if tile.rows.classes is None or tile.columns.classes is None:
-        same = points.labels[tile.rows.span, None] == points.labels[tile.columns.span]
+        same = views.labels[tile.rows.span, None] == views.labels[tile.columns.span]
         values.mul_(torch.where(same, values.new_full((), factor), 1.0))
         return
     for label in tile.rows.classes.keys() & tile.columns.classes.keys():

@@ -1,0 +1,1 @@
+"""The denominator of equation (5), dense and memory-linear."""
