@@ -1,79 +1,65 @@
-"""The CSV of `reproduce.py`, one line per run, and the tables made from it."""
+"""The files that `run.py` fills: one line per run, and the scores of its test images."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean, stdev
 
-METRICS = ("image_auroc", "pixel_auroc", "aupro", "iou", "dice")
-KEY = ("data", "test_set", "size", "arch", "init", "row", "detector", "seed", "epochs", "batch_size", "settings")
-STATISTICS = ("accuracy", "between_min", "between_max", "within")
-COLUMNS = (*KEY, *METRICS, *STATISTICS, "seconds", "device", "commit")
-SHOWN = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "aupro": "AUPRO", "iou": "IoU", "dice": "Dice"}
+from data import Dataset
+
+METRICS = ("image_auroc", "image_auroc_top", "pixel_auroc", "aupro", "dice")
+# What tells a run from every other one.
+KEY = ("data", "size", "start", "row", "epochs", "settings", "detector", "seed")
+COLUMNS = (*KEY, *METRICS, "accuracy", "seconds", "device")
+SCORE_COLUMNS = (*KEY, "rule", "scores")
+IMAGE_COLUMNS = ("data", "file", "label", "group")
+
+Line = dict[str, str]
 
 
-def read_csv(file: Path) -> list[dict[str, str]]:
-    """All lines of a results file; none where there is no file yet."""
+def read_csv(file: Path) -> list[Line]:
+    """All lines of a CSV file; none where there is no file yet."""
     if not file.is_file():
         return []
-    with file.open(newline="") as stream:
+    csv.field_size_limit(10_000_000)
+    with file.open(newline="", encoding="utf-8") as stream:
         return list(csv.DictReader(stream))
 
 
-def append_csv(file: Path, line: dict) -> None:
-    """Add one line, with the header first where the file is new."""
-    new = not file.exists()
-    with file.open("a", newline="") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, extrasaction="ignore")
-        if new:
+def append_csv(file: Path, columns: tuple[str, ...], lines: list[Mapping[str, object]]) -> None:
+    """Add lines, with the header first where the file is new."""
+    is_new = not file.exists()
+    with file.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+        if is_new:
             writer.writeheader()
-        writer.writerow({k: f"{v:.4f}" if isinstance(v, float) else v for k, v in line.items()})
+        for line in lines:
+            writer.writerow({name: _text(value) for name, value in line.items()})
 
 
-def print_tables(file: Path) -> None:
-    """One markdown table per data set: mean and standard deviation over seeds."""
-    lines = read_csv(file)
-    table_of = ("data", "test_set", "size")
-    for data, test_set, size in dict.fromkeys(tuple(line[k] for k in table_of) for line in lines):
-        own = [line for line in lines if tuple(line[k] for k in table_of) == (data, test_set, size)]
-        metrics = [name for name in METRICS if any(line[name] for line in own)]
-        print(f"\n### {data}, {size} px" + ("" if test_set == "real" else f", synthetic test set ({test_set})") + "\n")
-        header = ["start", "encoder", "detector", "epochs", "batch", "seeds", *(SHOWN[name] for name in metrics)]
-        print_row([*header, "class accuracy", "settings"])
-        print_row(["---"] * (len(header) + 2))
-        for group in grouped(own):
-            print_row(table_row(group, metrics))
+def scores_file(results: Path) -> Path:
+    """Where the scores of the test images stand: one line per run and rule, numbers in the order of the images."""
+    return results.with_name(f"{results.stem}_scores.csv")
 
 
-def grouped(lines: list[dict[str, str]]) -> list[list[dict[str, str]]]:
-    """Lines that differ in their seed alone, together."""
-    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for line in lines:
-        groups.setdefault(tuple(line[name] for name in KEY if name != "seed"), []).append(line)
-    return list(groups.values())
+def images_file(results: Path) -> Path:
+    """Where the test images stand: file, label and group (patient)."""
+    return results.with_name(f"{results.stem}_images.csv")
 
 
-def table_row(group: list[dict[str, str]], metrics: list[str]) -> list[str]:
-    """The cells of one row of a table."""
-    first = group[0]
-    names = [
-        f"{first['arch']} {first['init']}".strip(),
-        first["row"],
-        first["detector"],
-        first["epochs"],
-        first["batch_size"],
-    ]
-    cells = [summary([line[name] for line in group]) for name in (*metrics, "accuracy")]
-    return [*names, str(len(group)), *cells, first["settings"]]
+def remember_images(results: Path, name: str, data: Dataset) -> None:
+    """Write down the test images of a data set, once."""
+    file = images_file(results)
+    if any(line["data"] == name for line in read_csv(file)):
+        return
+    rows = zip(data.test_files, data.labels.tolist(), data.test_groups, strict=True)
+    lines = [dict(zip(IMAGE_COLUMNS, (name, *row), strict=True)) for row in rows]
+    append_csv(file, IMAGE_COLUMNS, lines)
 
 
-def print_row(cells: list[str]) -> None:
-    """One line of a markdown table."""
-    print("| " + " | ".join(cells) + " |")
+def key_of(line: Mapping[str, object]) -> tuple[str, ...]:
+    """The part of a line that tells its run, as text."""
+    return tuple(str(line[name]) for name in KEY)
 
 
-def summary(values: list[str]) -> str:
-    """Mean and standard deviation, or a dash where a run has no such figure."""
-    numbers = [float(value) for value in values if value]
-    if not numbers:
-        return "-"
-    return f"{mean(numbers):.3f}" + (f" ± {stdev(numbers):.3f}" if len(numbers) > 1 else "")
+def _text(value: object) -> object:
+    return f"{value:.4f}" if isinstance(value, float) else value

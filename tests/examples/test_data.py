@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data import Batches, draw_lesions, read_folder, read_train, retina_crops
+from data import Batches, read_folder, read_train
 from PIL import Image
 from torchvision.transforms.v2.functional import to_pil_image
 
@@ -93,17 +93,8 @@ def test_batches_shuffle_reproducibly_and_scale() -> None:
     assert len(list(Batches(images, batch_size=4, drop_last=True))) == 2
 
 
-def test_retina_crops_carry_lesions_only_where_the_mask_says() -> None:
-    data = retina_crops(32, torch.Generator().manual_seed(0), train=4, test=6)
-    clean = retina_crops(32, torch.Generator().manual_seed(0), train=4, test=6)
-    assert data.masks is not None
-    assert data.masks.flatten(1).any(1).tolist() == data.labels.bool().tolist()
-    assert torch.equal(data.test, clean.test)
-
-
-def test_drawn_lesions_change_each_image() -> None:
-    images = torch.full((5, 3, 64, 64), 128, dtype=torch.uint8)
-    painted, masks = draw_lesions(images, torch.Generator().manual_seed(0))
-    changed = (painted != images).any(1, keepdim=True)
-    assert changed.flatten(1).any(1).all()
-    assert not (masks & ~changed).any()
+def test_manifest_names_the_patients(folder: Path) -> None:
+    assert len(set(read_folder(folder, 16).test_groups)) == 5
+    lines = ["file,group", "test/normal/00.png,a", "test/normal/01.png,b", "test/abnormal/00.png,a"]
+    (folder / "manifest.csv").write_text("\n".join(lines))
+    assert read_folder(folder, 16).test_groups == ["a", "b", "a", "test/abnormal/01.png", "test/abnormal/02.png"]

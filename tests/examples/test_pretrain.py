@@ -1,43 +1,111 @@
+"""Pre-training: stop, resume, extend; what each row trains; what users do wrong."""
+
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from encoders import load_backbone
-from pretrain import Config, Pretraining, pretrain
+from networks.encoders import is_late, load_backbone, make_backbone
+from pretrain import main
+from rows import ROWS, Recipe, recipe_for, trains_early
+from torchvision.transforms.v2.functional import to_pil_image
+from training import Pretraining, Setting, pretrain
 
-CONFIG = Config(size=16, epochs=2, batch_size=2)
+RECIPE = Recipe(epochs=2, batch_size=2)
+SETTING = Setting(init="random")
 
 
 @pytest.fixture(scope="module")
 def images() -> torch.Tensor:
-    return torch.randint(256, (4, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def folder(images: torch.Tensor, tmp_path: Path) -> Path:
+    (tmp_path / "data/train/normal").mkdir(parents=True)
+    for i, image in enumerate(images):
+        to_pil_image(image).save(tmp_path / f"data/train/normal/{i}.png")
+    return tmp_path / "data"
 
 
 def test_resumed_run_equals_an_uninterrupted_one(images: torch.Tensor, tmp_path: Path) -> None:
-    whole = pretrain(images, CONFIG)
-    stopped = Pretraining(images, CONFIG)
+    whole = pretrain(images, RECIPE, SETTING)
+    stopped = Pretraining(images, RECIPE, SETTING)
     stopped.set_centres()
     stopped.train_epoch(progress=False)
     torch.save(stopped.state_dict(), tmp_path / "checkpoint.pt")
-    resumed = pretrain(images, CONFIG, tmp_path, resume=True)
+    resumed = pretrain(images, RECIPE, SETTING, tmp_path / "checkpoint.pt", resume=True)
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         torch.testing.assert_close(a, b)
-    saved = load_backbone(tmp_path / "encoder.pt")
-    for a, b in zip(saved.state_dict().values(), resumed.state_dict().values(), strict=True):
-        assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("strong", ["medmix", "permutation", "rotation", "cutmix", "noise"])
-def test_every_strong_augmentation_trains(images: torch.Tensor, strong: str) -> None:
-    run = Pretraining(images, replace(CONFIG, strong=strong))
+def test_command_line_trains_resumes_further_and_says_what_is_wrong(folder: Path, tmp_path: Path) -> None:
+    common = ["--data", str(folder), "--size", "32", "--batch-size", "2", "--init", "random"]
+    with pytest.raises(SystemExit, match="without --resume"):
+        main([*common, "--out", str(tmp_path / "run"), "--resume"])
+    main([*common, "--out", str(tmp_path / "run"), "--epochs", "1"])
+    main([*common, "--out", str(tmp_path / "run"), "--epochs", "2", "--resume"])
+    state = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
+    assert state["epoch"] == 2
+    backbone = load_backbone(tmp_path / "run/encoder.pt")
+    assert torch.equal(
+        backbone.layer1[0].conv_pw.weight, state["step"]["encoder.backbone.layer1.0.conv_pw.convolution.weight"]
+    )
+    with pytest.raises(SystemExit, match="these differ: alpha"):
+        main([*common, "--out", str(tmp_path / "run"), "--alpha", "3", "--resume"])
+    with pytest.raises(SystemExit, match="expected a row of"):
+        main([*common, "--out", str(tmp_path / "run"), "--row", "mssacl"])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="choose another --out"):
+        main([*common, "--out", str(tmp_path / "file")])
+
+
+def test_a_stop_by_hand_is_one_line(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*arguments: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pretrain.pretrain", stop)
+    with pytest.raises(SystemExit, match="--resume goes on"):
+        main(["--data", str(folder), "--out", str(tmp_path / "run"), "--size", "32"])
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_trains(images: torch.Tensor, row: str) -> None:
+    run = Pretraining(images, recipe_for(row, RECIPE, 4), SETTING)
     run.set_centres()
-    row = run.train_epoch(progress=False)
-    assert all(torch.isfinite(torch.tensor(value)) for value in row.values())
+    statistics = run.train_epoch(progress=False)
+    assert all(torch.isfinite(torch.tensor(value)) for value in statistics.values())
+
+
+@pytest.mark.parametrize(("early", "grey"), [("auto", True), ("auto", False), ("freeze", True), ("train", False)])
+def test_early_layers_are_trained_where_images_are_grey(images: torch.Tensor, early: str, grey: bool) -> None:
+    if grey:
+        images = images[:, :1].expand(-1, 3, -1, -1).contiguous()
+    recipe = replace(RECIPE, early=early)
+    assert trains_early(recipe, images) == (early == "train" or (early == "auto" and grey))
+    run = Pretraining(images, recipe, SETTING)
+    run.set_centres()
+    before = {name: p.detach().clone() for name, p in run.backbone.named_parameters()}
+    statistics_before = {name: b.clone() for name, b in run.backbone.named_buffers()}
+    run.train_epoch(progress=False)
+    for name, parameter in run.backbone.named_parameters():
+        changed = not torch.equal(parameter, before[name])
+        assert changed == (is_late(name) or trains_early(recipe, images)), name
+    for name, buffer in run.backbone.named_buffers():
+        assert torch.equal(buffer, statistics_before[name]), name  # frozen batch-norm
+
+
+def test_statistics_of_each_batch_are_an_option(images: torch.Tensor) -> None:
+    run = Pretraining(images, replace(RECIPE, frozen_norm=False), SETTING)
+    run.set_centres()
+    before = run.backbone.layer3[0].bn1.running_mean.clone()
+    run.train_epoch(progress=False)
+    assert not torch.equal(run.backbone.layer3[0].bn1.running_mean, before)
 
 
 def test_ccd_neither_centres_nor_calibrates(images: torch.Tensor) -> None:
-    run = Pretraining(images, replace(CONFIG, method="ccd", strong="permutation"))
+    run = Pretraining(images, recipe_for("ccd", RECIPE, 4), SETTING)
     run.set_centres()
     criterion = run.step.criterion
     assert not criterion.centres.any()
@@ -45,11 +113,19 @@ def test_ccd_neither_centres_nor_calibrates(images: torch.Tensor) -> None:
     assert criterion.weights[0] == 0
 
 
-def test_resuming_with_other_options_is_refused(images: torch.Tensor) -> None:
-    state = Pretraining(images, CONFIG).state_dict()
-    with pytest.raises(ValueError, match="epochs"):
-        Pretraining(images, replace(CONFIG, epochs=3)).load_state_dict(state)
+def test_bfloat16_trains(images: torch.Tensor) -> None:
+    run = Pretraining(images, RECIPE, replace(SETTING, amp=True))
+    run.set_centres()
+    assert math.isfinite(run.train_epoch(progress=False)["total"])
+    assert run.step.embed(images[:2].float() / 255).dtype == torch.float32
 
 
 def test_a_single_image_left_over_is_no_trouble(images: torch.Tensor) -> None:
-    Pretraining(images[:3], CONFIG).finished_backbone()
+    Pretraining(images[:3], RECIPE, SETTING).finished_backbone()
+
+
+def test_random_starts_follow_the_seed() -> None:
+    torch.manual_seed(0)
+    first = make_backbone("resnet18")
+    torch.manual_seed(0)
+    assert torch.equal(first.conv1.weight, make_backbone("resnet18").conv1.weight)
