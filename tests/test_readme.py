@@ -1,4 +1,4 @@
-"""The README tells the truth: its Python runs, and its two commands are the ones that exist and that CI uses."""
+"""The README tells the truth: its Python runs, and its commands are the ones that exist and that CI uses."""
 
 import os
 import re
@@ -28,16 +28,22 @@ def test_readme_has_python_blocks() -> None:
     assert blocks("python")
 
 
-def test_the_two_setup_commands() -> None:
+def test_the_setup_commands() -> None:
     commands = re.findall(r"^python3 run\.py .*$", "\n".join(blocks("bash")), flags=re.MULTILINE)
     assert [command.split("#")[0].strip() for command in commands] == [
         "python3 run.py quickstart",
         "python3 run.py test",
+        "python3 run.py docs",
     ]
 
 
-def test_ci_uses_the_readme_test_command() -> None:
-    assert "\npython3 run.py test\n" in (ROOT / ".ci/run").read_text()
+@pytest.mark.parametrize("job", ["test", "check", "docs"])
+def test_ci_uses_the_readme_commands(job: str) -> None:
+    assert f"\npython3 run.py {job}\n" in (ROOT / ".ci/run").read_text()
+
+
+def test_readme_fits_on_a_few_screens() -> None:
+    assert README.count("\n") <= 150
 
 
 def test_run_py_names_the_quickstart_script() -> None:
@@ -47,5 +53,5 @@ def test_run_py_names_the_quickstart_script() -> None:
 
 
 def test_files_named_in_the_readme_exist() -> None:
-    named = re.findall(r"(?:examples|benchmarks|docs)/[\w/.-]+\.(?:py|png|md|csv)", README)
+    named = re.findall(r"(?:examples|benchmarks|docs)/[\w/.-]+\.(?:py|png|webp|md|csv)", README)
     assert not [name for name in named if not (ROOT / name).is_file()]

@@ -1,0 +1,46 @@
+"""How the documentation is built: `python3 run.py docs`. Warnings are errors, and every notebook is executed."""
+
+import sys
+from importlib.metadata import version as version_of
+from pathlib import Path
+
+# The checkout is documented, also where another one is installed.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+project = "msacl"
+author = "The msacl maintainers"
+copyright = "the msacl maintainers. MIT licence. Not a medical device"
+version = version_of("msacl")
+release = version
+language = "en"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
+exclude_patterns = ["_build", "jupyter_execute"]
+
+html_theme = "furo"
+html_title = "msacl"
+html_static_path = ["_static"]
+html_css_files = ["msacl.css"]
+html_show_sphinx = False
+
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist", "substitution"]
+myst_heading_anchors = 3
+
+nb_execution_mode = "force"  # the pages are tests: never show yesterday's output
+nb_execution_timeout = 180
+nb_execution_raise_on_error = True
+nb_output_stderr = "warn"  # -W makes a warning in a notebook an error
+nb_merge_streams = True
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the signature of a tensor function says Tensor six times; the Args say the shapes
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_use_ivar = True
