@@ -21,14 +21,13 @@ def map_limits(maps: Tensor, pixel_threshold: float | None = None) -> Limits:
 
     Args:
         maps: All anomaly maps (N, 1, h, w).
-        pixel_threshold: Value above which a pixel counts as anomalous; twice its distance from the median gets full
-            colour where no pixel is higher, so that a run of normal images does not light up.
+        pixel_threshold: Value above which a pixel counts as anomalous: it gets half of the colour, whatever the run
+            holds, so that normal images do not light up. Without it the highest value gets full colour.
     """
     low = float(maps.float().median())
     high = float(maps.max())
     if pixel_threshold is not None:
-        distance = pixel_threshold - low
-        high = max(high, low + 2 * distance)
+        high = low + 2 * (pixel_threshold - low)
     return low, max(high, low + 1e-12)
 
 
