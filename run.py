@@ -22,7 +22,7 @@ PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
 # One command line or several, each for `python`; what follows the job's name goes to the last.
 JOBS = {
     "quickstart": [["examples/quickstart.py"]],
-    "test": [["-m", "pytest"]],
+    "test": [["-m", "pytest", "-n", "auto", "--dist", "worksteal"]],
     "check": [
         ["-m", "ruff", "check", "."],
         ["-m", "ruff", "format", "--check", "."],

@@ -79,7 +79,7 @@ for epoch in range(args.epochs):
         terms.total.backward()
         optimiser.step()
         schedule.step()
-    accuracy = (criterion.augmentation_head(z_a).argmax(1) == labels).float().mean()
+    accuracy = (criterion.augmentation_logits(z_a).argmax(1) == labels).float().mean()
     print(epoch + 1, *(f"{name} {value:.3f}" for name, value in terms._asdict().items()), f"accuracy {accuracy:.2f}")
 
 update_bn(loader, backbone, device)  # detectors see plain images: end with their batch-norm statistics
