@@ -2,15 +2,15 @@
 
 The self-supervised rivals of Fig. 6 are rows, too: NT-Xent is equation (5) with alpha = 1 and zero centres.
 
-simclr (Chen et al. 2020, 2002.05709): NT-Xent over two weak views of each image. Published: tau .1 to .5, colour jitter,
-    crops of 8 to 100 % of the area, batches of 4,096 images, LARS.
-rotnet (Golan and El-Yaniv 2018, 1805.10917): cross-entropy, equation (8), on transformations. Published: 72 of them, a
-    WideResNet from scratch, a Dirichlet score of its own; here the four rotations, and our detectors.
-csi (Tack et al. 2020, 2007.08176): NT-Xent in which each rotated copy is an instance of its own, and cross-entropy on the
-    rotation. Published: tau .5, batches of 32 images, 1,000 epochs, LARS, a score of its own.
-droc (Sohn et al. 2021, 2011.02578): NT-Xent over rotated copies without the class term. Published: tau .2, ResNet18 from
-    scratch, 2,048 epochs, SGD .01, weight decay 3e-4; a KDE and a linear OC-SVM on pooled features, here the detectors
-    "kde" and "ocsvm".
+simclr (Chen et al. 2020, 2002.05709): NT-Xent over two weak views of each image. Published: tau .1 to .5, colour
+    jitter, crops of 8 to 100 % of the area, batches of 4,096 images, LARS.
+rotnet (Golan and El-Yaniv 2018, 1805.10917): cross-entropy, equation (8), on transformations. Published: 72 of them,
+    a WideResNet from scratch, a Dirichlet score of its own; here the four rotations, and our detectors.
+csi (Tack et al. 2020, 2007.08176): NT-Xent in which each rotated copy is an instance of its own, and cross-entropy
+    on the rotation. Published: tau .5, batches of 32 images, 1,000 epochs, LARS, a score of its own.
+droc (Sohn et al. 2021, 2011.02578): NT-Xent over rotated copies without the class term. Published: tau .2, ResNet18
+    from scratch, 2,048 epochs, SGD .01, weight decay 3e-4; a KDE and a linear OC-SVM on pooled features, here the
+    detectors "kde" and "ocsvm".
 
 Changed in all: images of 64 px, a start from ImageNet with its batch-norm frozen, learning rates and number of steps of
 MSACL, tau .2, weak views without colour changes.
