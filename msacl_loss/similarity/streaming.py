@@ -114,11 +114,12 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 def _backward(ctx: Any, grad: Tensor | None, grad_kept: None) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 6
-    *inputs, log_sums, kept = ctx.saved_tensors
+    pairs, labels, others, other_labels, log_sums, kept = ctx.saved_tensors
     if torch.is_grad_enabled():  # create_graph=True: second derivatives need a form that autograd sees through
-        by_pairs, by_others = dense_gradients(grad, *inputs, ctx.kappas)
+        by_pairs, by_others = dense_gradients(grad, pairs, labels, others, other_labels, ctx.kappas)
     else:
-        by_pairs, by_others = _backward_operator(grad, log_sums, kept, *inputs, *ctx.kappas)
+        saved = (log_sums, kept, pairs, labels, others, other_labels)
+        by_pairs, by_others = _backward_operator(grad, *saved, *ctx.kappas)
     return by_pairs, None, by_others, None, None, None
 
 
