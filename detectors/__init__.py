@@ -4,7 +4,8 @@ from importlib.metadata import version
 
 from detectors.backbones import FeatureExtractor
 from detectors.base import AnomalyDetector
-from detectors.evaluation.metrics import evaluate
+from detectors.evaluation import evaluate
+from detectors.exporting import export_onnx
 from detectors.folders import ImageFiles, LabelledFiles, map_limits, overlay, write_report
 from detectors.igd.igd import IGD
 from detectors.loading import load
@@ -23,6 +24,7 @@ __all__ = [
     "PaDiM",
     "__version__",
     "evaluate",
+    "export_onnx",
     "load",
     "map_limits",
     "overlay",

@@ -1,5 +1,5 @@
 """Evaluation: how good a detector is on a labelled test set."""
 
-from detectors.evaluation.metrics import evaluate
+from detectors.evaluation.evaluate import evaluate
 
 __all__ = ["evaluate"]

@@ -1,6 +1,7 @@
 """Metrics against definitions written as loops, and the rules of `evaluate`."""
 
 import math
+import tracemalloc
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -8,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import label
+from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from detectors import evaluate
@@ -120,7 +122,8 @@ def test_evaluate_perfect_detector(detector: Brightness) -> None:
     detector.set_threshold([images[:2]], quantile=1.0)
     got = evaluate(detector, [(images[:2], labels[:2], masks[:2]), (images[2:], labels[2:], masks[2:])])
     assert {name for name, value in got.items() if value == 1.0} == {
-        "image_auroc", "pixel_auroc", "aupro", "dice", "iou", "oracle_dice", "oracle_iou",
+        "image_auroc", "image_aupr", "image_sensitivity", "pixel_auroc", "pixel_aupr", "aupro", "dice", "iou",
+        "oracle_dice", "oracle_iou",
     }  # fmt: skip
     assert 0 <= got["oracle_threshold"] < 1
 
@@ -132,7 +135,11 @@ def test_evaluate_takes_every_kind_of_batch(detector: Brightness) -> None:
     assert evaluate(detector, [{"image": images, "label": labels, "mask": masks}]) == want
     assert evaluate(detector, [{"image": images, "gt_label": labels, "gt_mask": masks[:, 0].float()}]) == want
     assert evaluate(detector, [(images[:2], labels[:2]), (images[2:], labels[2:], masks[2:])]) == want
-    assert evaluate(detector, [(images, labels.bool())]) == {"image_auroc": 1.0}
+    assert evaluate(detector, [(images, labels.bool())]) == {
+        "image_auroc": 1.0,
+        "image_aupr": 1.0,
+        "image_sensitivity": 1.0,
+    }
     assert math.isnan(evaluate(detector, [(images[:2], labels[:2])])["image_auroc"])
 
 
@@ -150,3 +157,63 @@ def test_evaluate_refuses(detector: Brightness) -> None:
         evaluate(detector, [])
     with pytest.raises(ValueError, match="192 NaN"):
         evaluate(detector, [(images[:1] * math.nan, labels[:1])])
+
+
+@given(seed=st.integers(0, 2**32), kind=st.sampled_from(["spread", "ties", "zero", "signs", "narrow"]))
+@settings(max_examples=20)
+def test_streamed_pixels_equal_the_exact_metrics(seed: int, kind: str) -> None:
+    random = np.random.default_rng(seed)
+    masks = random.random((6, 24, 24)) < 0.1
+    masks[0], masks[1, 0, 0] = False, True
+    maps = random.gamma(2.0, 3.0, masks.shape) + 2.0 * masks
+    changes = {
+        "spread": maps, "ties": np.round(maps), "zero": maps * (random.random(maps.shape) > 0.2),
+        "signs": maps - 7, "narrow": 100 + maps / 1000,
+    }  # fmt: skip
+    maps = changes[kind].astype(np.float32)
+    images = torch.from_numpy(maps)[:, None]
+    detector = Brightness().fit([images]).set_threshold([images], quantile=0.9)
+    labels = masks.any((1, 2))
+    got = evaluate(detector, [(images[k : k + 2], labels[k : k + 2], masks[k : k + 2]) for k in (0, 2, 4)])
+    want = {"pixel_auroc": auroc(maps, masks), "aupro": aupro(maps, masks)}
+    want["pixel_aupr"] = float(average_precision_score(masks.reshape(-1), maps.reshape(-1)))
+    want |= overlap(maps, masks, float(detector.pixel_threshold))
+    for name, value in overlap(maps, masks, got["oracle_threshold"]).items():
+        want[f"oracle_{name}"] = value
+    for name, value in want.items():
+        assert got[name] == pytest.approx(value, abs=1e-4), name
+    thresholds = (got["oracle_threshold"], oracle_threshold(maps, masks))
+    one, other = (dice((maps > t).reshape(1, -1, 1), masks.reshape(1, -1, 1))[0] for t in thresholds)
+    assert one == pytest.approx(other, abs=2e-3)
+
+
+def test_sensitivity_at_a_specificity(detector: Brightness) -> None:
+    scores = torch.tensor([0.1, 0.2, 0.3, 0.6, 0.5, 0.7])
+    images = scores[:, None, None, None].expand(-1, 3, 8, 8)
+    labels = torch.tensor([0, 0, 0, 0, 1, 1])
+    for specificity, want in ((1.0, 0.5), (0.75, 1.0), (0.0, 1.0)):
+        assert evaluate(detector, [(images, labels)], specificity=specificity)["image_sensitivity"] == want
+    with pytest.raises(ValueError, match="specificity"):
+        evaluate(detector, [(images, labels)], specificity=95)
+
+
+def test_numbers_of_classes_are_no_labels(detector: Brightness) -> None:
+    """An ImageFolder of abnormal, normal and other: 0, 1, 2; every label above 0 counted as anomalous."""
+    images = torch.linspace(0, 1, 4)[:, None, None, None].expand(-1, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"got \[2\]: pass normal_class"):
+        evaluate(detector, [(images, torch.tensor([2, 2, 0, 0]))])
+    assert evaluate(detector, [(images, torch.tensor([2, 2, 0, 1]))], normal_class=2)["image_auroc"] == 1.0
+    with pytest.raises(ValueError, match=r"got \[-1\]"):
+        evaluate(detector, [(images, torch.tensor([-1, 0, 0, 1]))])
+
+
+def test_memory_does_not_grow_with_the_images(detector: Brightness) -> None:
+    big = Brightness().fit([torch.rand(1, 1, 64, 64)])
+    batch = (torch.rand(8, 1, 64, 64), torch.tensor([0, 1] * 4), torch.rand(8, 64, 64) > 0.9)
+    peaks = []
+    for count in (3, 60):
+        tracemalloc.start()
+        evaluate(big, (batch for _ in range(count)))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.05 * peaks[0] + 1e5
