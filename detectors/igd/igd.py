@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from detectors.description import Options
 from detectors.igd.backbone import PooledFeatures, feature_width
 from detectors.igd.model import IGDModel
 from detectors.igd.options import check_choice, check_positive
@@ -15,7 +16,7 @@ from detectors.igd.own_loop import OwnLoop
 from detectors.igd.run_file import Run, random_sources
 from detectors.igd.scales import KINDS
 from detectors.igd.scoring import SCORES, fused_score, paper_score, run_scale, score_weights, summed_map
-from detectors.igd.training import StepCallback, Training, length_of
+from detectors.igd.training import StepCallback, Training, count_steps
 from detectors.inputs import with_progress
 
 
@@ -27,11 +28,15 @@ class IGD(OwnLoop):
     models' maps, with overlapping patches averaged.
 
     Args:
-        backbone: Encoder that maps images (B, C, H, W) to pooled features (B, F), a torchvision ResNet included (its
-            `fc` is left out). The detector keeps a copy, one per scale if it is trained.
-        image_size: Side of the square images, one of 32, 64, 128, 256, 512.
+        backbone: Encoder of images: a name of torchvision ("resnet18") or timm ("timm:tf_efficientnet_lite0"), or a
+            module that maps images (B, C, H, W) to pooled features (B, F); the last linear layer of its `fc`,
+            `classifier`, `heads` or `head` is left out. The detector keeps a copy, one per scale if it is trained.
+        image_size: Side of the square images, a multiple of 32.
         scales: "global", "local" or "both".
         channels: Channels of the images.
+        weights: Of a backbone's name: "imagenet", the path of a state_dict, or None for random ones.
+        projection: Module that maps features (B, F) to codes (B, code_dim), from which each scale starts in place of a
+            new linear layer: MSACL's projection, for instance. Copies of it are trained.
         freeze_backbone: Keep the backbone as it is; its batch-norm then stays in evaluation mode.
         width: Factor on the channels of decoders and critics; 1 is the paper's, less is faster.
         code_dim: Components of a code z.
@@ -45,7 +50,7 @@ class IGD(OwnLoop):
         chunk_size: Patches that go through the local model at once in inference.
 
     Raises:
-        TypeError: If the backbone is not a module.
+        TypeError: If the backbone is no name, path or module, or the projection is no module.
         ValueError: If an option is out of range or the backbone does not return pooled features.
 
     Example:
@@ -58,11 +63,13 @@ class IGD(OwnLoop):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: str | Path | nn.Module,
         image_size: int = 256,
         scales: Literal["global", "local", "both"] = "both",
         *,
         channels: int = 3,
+        weights: str | Path | None = "imagenet",
+        projection: nn.Module | None = None,
         freeze_backbone: bool = True,
         width: float = 1.0,
         code_dim: int = 128,
@@ -78,6 +85,20 @@ class IGD(OwnLoop):
         check_choice("score", score, SCORES)
         check_positive(width=width, code_dim=code_dim, data_range=data_range, chunk_size=chunk_size)
         kinds = KINDS[scales]
+        self._options: Options = {
+            "image_size": image_size,
+            "scales": scales,
+            "channels": channels,
+            "projection": projection is not None,
+            "freeze_backbone": freeze_backbone,
+            "width": width,
+            "code_dim": code_dim,
+            "score": score,
+            "xi": xi,
+            "nu": nu,
+            "rho": rho,
+            "data_range": data_range,
+        }
         self.image_size = image_size
         self.channels = channels
         self.chunk_size = chunk_size
@@ -92,13 +113,35 @@ class IGD(OwnLoop):
         for kind in kinds:
             owner = "shared" if freeze_backbone else f"{kind.name}_backbone"
             if owner not in self.backbones:
-                self.backbones[owner] = PooledFeatures(backbone, freeze_backbone)
+                self.backbones[owner] = PooledFeatures(backbone, freeze_backbone, weights)
             pooled = cast(PooledFeatures, self.backbones[owner])
             side = kind.side(image_size)
             features = feature_width(pooled, side, channels)
-            model = IGDModel(side, channels, features, code_dim, width, rho, data_range)
+            model = IGDModel(side, channels, features, code_dim, width, rho, data_range, projection)
             self.models[f"{kind.name}_model"] = model
             self.scales[kind.name] = kind(model, pooled, image_size)
+
+    @property
+    def options(self) -> Options:
+        """Arguments of `IGD` that decide its scores."""
+        return self._options
+
+    @property
+    def backbone_name(self) -> str | None:
+        """Name of the backbone; None if it was given as a module."""
+        return next(iter(self.scales.values())).backbone.name
+
+    @classmethod
+    def rebuild(cls, options: Options, backbone: str | nn.Module | None) -> Self:
+        """Make an unfitted detector from saved options and the backbone's name, or a module."""
+        if backbone is None:
+            raise ValueError("its backbone was given as a module: pass one alike, load(file, backbone=module)")
+        given = dict(options)
+        if given.pop("projection", False):
+            raise ValueError("its projection was given as a module: make IGD(..., projection=module).load(file)")
+        if isinstance(given.get("xi"), list):
+            given["xi"] = tuple(given["xi"])
+        return cls(backbone, weights=None, **given)
 
     @torch.enable_grad()
     def fit(
@@ -120,12 +163,14 @@ class IGD(OwnLoop):
             loader: Batches of images (B, C, H, H), or tuples that begin with them; has a length and can be iterated
                 anew, as a DataLoader or a list. The paper's batches hold 16 images; the local model steps on as many
                 whole images as make at most 450 patches.
-            epochs: Passes over the loader.
+            epochs: Passes over the loader. A run that goes on may have more than the one that wrote its checkpoint: the
+                rate then follows the longer schedule from there on.
             progress: Show a bar (needs tqdm; a line per epoch without it).
             lr: Learning rate at the start.
             refresh_every: Epochs between two refreshes of the classifier's centre and sigma.
             generator: Draws the shares of the interpolations, on the detector's device; None takes torch's own.
-            checkpoint: File to write after each epoch; its folder is made where it is missing.
+            checkpoint: File to write after each epoch; its folder is made where it is missing. Ctrl-C leaves the last
+                epoch's file, and a detector in evaluation mode with the weights of the last step.
             resume: Go on from that file; the result is that of an uninterrupted run.
             on_step: Called after each step with the epoch and the loss terms by "<scale>/<term>", means over the
                 batch's images or patches.
@@ -138,26 +183,22 @@ class IGD(OwnLoop):
             ValueError: If there are no images or no epochs, shapes are wrong, or the checkpoint is of another run or
                 cannot be written.
         """
-        steps_per_epoch = length_of(loader)
-        if epochs < 1 or refresh_every < 1 or steps_per_epoch == 0:
-            got = f"{epochs}, {refresh_every} and {steps_per_epoch}"
-            raise ValueError(f"expected at least 1 epoch, refresh_every and batch of images, got {got}")
+        steps_per_epoch = count_steps(loader, epochs, refresh_every)
         training = Training(self.scales, lr, epochs * steps_per_epoch, generator)
-        settings = {
-            "epochs": epochs,
-            "steps_per_epoch": steps_per_epoch,
-            "scales": " and ".join(self.scales),
-            "freeze_backbone": "shared" in self.backbones,
-        }
-        run = Run(self, training, random_sources(loader, generator, self.device), settings, checkpoint)
+        shared = {name: self._options[name] for name in ("scales", "freeze_backbone")}
+        settings = {"steps_per_epoch": steps_per_epoch, **shared}
+        run = Run(self, training, random_sources(loader, generator, self.device), settings, epochs, checkpoint)
         run.start(resume)
-        while run.epoch < epochs:
-            if run.epoch % refresh_every == 0:
-                self.refresh(loader)
-            bar = with_progress(loader, f"epoch {run.epoch + 1}/{epochs}", progress)
-            self._run_epoch(training, bar, run.epoch, on_step)
-            run.end_epoch()
-        return self.eval()
+        try:
+            while run.epoch < epochs:
+                if run.epoch % refresh_every == 0:
+                    self.refresh(loader)
+                bar = with_progress(loader, f"epoch {run.epoch + 1}/{epochs}", progress)
+                self._run_epoch(training, bar, run.epoch, on_step)
+                run.end_epoch()
+        finally:
+            self.eval().zero_grad(set_to_none=True)  # whatever stopped it: usable, and no gradients kept
+        return self
 
     def _run_epoch(self, training: Training, loader: Iterable[Any], epoch: int, on_step: StepCallback | None) -> None:
         """Train on every batch of the loader once."""
@@ -173,7 +214,9 @@ class IGD(OwnLoop):
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map checked images (B, C, H, H) to scores (B,) and maps (B, 1, H, H)."""
-        outputs = {n: run_scale(scale, images, self.chunk_size) for n, scale in self.scales.items()}
-        scores = self.image_score(self.scales, outputs, self.score_weights)
-        maps = summed_map(self.scales, outputs, self.score_weights)
+        # A graph is built only for images that ask for a gradient: the models' parameters always do.
+        with torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
+            outputs = {n: run_scale(scale, images, self.chunk_size) for n, scale in self.scales.items()}
+            scores = self.image_score(self.scales, outputs, self.score_weights)
+            maps = summed_map(self.scales, outputs, self.score_weights)
         return scores, maps

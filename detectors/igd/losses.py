@@ -23,7 +23,13 @@ class IGDLosses(NamedTuple):
     interpolation: Tensor
 
 
-def reconstruction_error(images: Tensor, reconstructions: Tensor, *, rho: float, data_range: float) -> Tensor:
+def reconstruction_error(
+    images: Tensor,
+    reconstructions: Tensor,
+    *,
+    rho: float,
+    data_range: float,
+) -> Tensor:
     """Return l_rec of eq. (11) for one model and each image: rho mean|x - x~| / R + (1 - rho) (1 - MS-SSIM).
 
     Args:
@@ -41,21 +47,35 @@ def reconstruction_error(images: Tensor, reconstructions: Tensor, *, rho: float,
         tensor(True)
     """
     similarity = similarity_of(images, reconstructions, data_range=data_range)
-    return rho * absolute_error(images, reconstructions, data_range=data_range) + (1 - rho) * (1 - similarity)
+    error = absolute_error(images, reconstructions, data_range=data_range)
+    return rho * error + (1 - rho) * (1 - similarity)
 
 
 def similarity_of(images: Tensor, reconstructions: Tensor, *, data_range: float) -> Tensor:
     """M of eq. (11): MS-SSIM (B,) with the window and scales that fit the images (B, C, H, H)."""
     window, weights = scales_for(min(images.shape[2:]))
-    return ms_ssim(images, reconstructions, data_range=data_range, window_size=window, weights=weights)
+    return ms_ssim(
+        images,
+        reconstructions,
+        data_range=data_range,
+        window_size=window,
+        weights=weights,
+    )
 
 
 def absolute_error(images: Tensor, reconstructions: Tensor, *, data_range: float) -> Tensor:
     """Mean over channels and pixels of |x - x~| / R: (B, C, H, W) -> (B,)."""
-    return (images - reconstructions).float().abs().flatten(1).mean(1) / data_range
+    error = (images - reconstructions).float().abs()
+    return error.flatten(1).mean(1) / data_range
 
 
-def residual_map(images: Tensor, reconstructions: Tensor, *, rho: float, data_range: float) -> Tensor:
+def residual_map(
+    images: Tensor,
+    reconstructions: Tensor,
+    *,
+    rho: float,
+    data_range: float,
+) -> Tensor:
     """Return `reconstruction_error` spread over pixels: rho |x - x~| / R + (1 - rho) sum_s w_s (1 - SSIM_s).
 
     Args:
@@ -73,8 +93,15 @@ def residual_map(images: Tensor, reconstructions: Tensor, *, rho: float, data_ra
         torch.Size([2, 1, 32, 32])
     """
     window, weights = scales_for(min(images.shape[2:]))
-    dissimilar = ms_ssim_residual(images, reconstructions, data_range=data_range, window_size=window, weights=weights)
-    error = (images - reconstructions).float().abs().mean(1, keepdim=True) / data_range
+    dissimilar = ms_ssim_residual(
+        images,
+        reconstructions,
+        data_range=data_range,
+        window_size=window,
+        weights=weights,
+    )
+    difference = (images - reconstructions).float().abs()
+    error = difference.mean(1, keepdim=True) / data_range
     return rho * error + (1 - rho) * dissimilar
 
 
@@ -94,7 +121,8 @@ def normality(codes: Tensor, centre: Tensor, sigma: Tensor) -> Tensor:
         tensor([1.])
     """
     distance = (codes.float() - centre).square().sum(1)
-    return torch.exp(-(distance / sigma).clamp(max=80))
+    exponent = (distance / sigma).clamp(max=80)
+    return torch.exp(-exponent)
 
 
 def classification_loss(codes: Tensor, centre: Tensor, sigma: Tensor) -> Tensor:
@@ -104,7 +132,8 @@ def classification_loss(codes: Tensor, centre: Tensor, sigma: Tensor) -> Tensor:
         >>> classification_loss(torch.zeros(2, 3), torch.zeros(3), torch.tensor(1.0))
         tensor(0.)
     """
-    return (1 - normality(codes, centre, sigma)).mean()
+    anomaly = 1 - normality(codes, centre, sigma)
+    return anomaly.mean()
 
 
 def interpolate_codes(codes: Tensor, alpha: Tensor) -> Tensor:
@@ -149,13 +178,16 @@ def critic_loss(estimates: Tensor, alpha: Tensor, anchors: Tensor) -> Tensor:
         tensor(0.1250)
     """
     check_per_sample(estimates=estimates, alpha=alpha, anchors=anchors)
-    return (estimates.float() - alpha).square().mean() + anchors.float().square().mean()
+    of_interpolations = (estimates.float() - alpha).square().mean()
+    of_anchors = anchors.float().square().mean()
+    return of_interpolations + of_anchors
 
 
 def check_per_sample(**values: Tensor) -> None:
     """Refuse values that are not (B,) with one B."""
     shapes = {name: tuple(value.shape) for name, value in values.items()}
-    if any(len(shape) != 1 for shape in shapes.values()) or len(set(shapes.values())) > 1:
+    different = set(shapes.values())
+    if len(different) > 1 or len(next(iter(different))) != 1:
         raise ValueError(f"expected one number per sample, shape (B,), got {shapes}: flatten them")
 
 
@@ -175,5 +207,6 @@ def centre_and_sigma(mean: Tensor, mean_square: Tensor) -> tuple[Tensor, Tensor]
     """
     sign = torch.where(mean < 0, -1.0, 1.0).to(mean.dtype)
     centre = sign * mean.abs().clamp(min=SMALLEST_CENTRE)
-    sigma = (mean_square + (mean - centre).square().sum()).clamp(min=SMALLEST_SIGMA)
+    offset = (mean - centre).square().sum()
+    sigma = (mean_square + offset).clamp(min=SMALLEST_SIGMA)
     return centre, sigma

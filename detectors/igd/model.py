@@ -1,5 +1,6 @@
 """One IGD model at one input size: codes, decoder, critic and the Gaussian classifier's centre and sigma."""
 
+import copy
 from typing import NamedTuple
 
 import torch
@@ -35,24 +36,37 @@ class IGDModel(nn.Module):
     """Gaussian anomaly classifier, auto-encoder and interpolation critic on the features of a backbone.
 
     Args:
-        side: Side of the square images in pixels, one of 32, 64, 128, 256, 512.
+        side: Side of the square images in pixels, a multiple of 32.
         channels: Channels of the images.
         num_features: Width of the backbone's pooled features.
         code_dim: Components of a code.
         width: Factor on the channels of decoder and critic.
         rho: Weight of the absolute error in eq. (11).
         data_range: Largest minus smallest possible pixel value.
+        projection: Maps features (B, num_features) to codes, in place of a new linear layer; a copy of it is trained.
+
+    Raises:
+        TypeError: If the projection is no module.
+        ValueError: If it does not map features to codes (B, code_dim).
     """
 
     centre: Tensor
     sigma: Tensor
 
     def __init__(
-        self, side: int, channels: int, num_features: int, code_dim: int, width: float, rho: float, data_range: float
+        self,
+        side: int,
+        channels: int,
+        num_features: int,
+        code_dim: int,
+        width: float,
+        rho: float,
+        data_range: float,
+        projection: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.rho, self.data_range = rho, data_range
-        self.project = nn.Linear(num_features, code_dim)
+        self.project = _projection(projection, num_features, code_dim)
         self.decoder = Decoder(side, channels, code_dim, width)
         self.critic = Critic(side, channels, width)
         self.register_buffer("centre", torch.full((code_dim,), torch.nan))
@@ -99,6 +113,24 @@ class IGDModel(nn.Module):
     def generator_parameters(self) -> list[nn.Parameter]:
         """Parameters of encoder and decoder."""
         return [*self.project.parameters(), *self.decoder.parameters()]
+
+
+def _projection(projection: nn.Module | None, num_features: int, code_dim: int) -> nn.Module:
+    """A new linear layer, or a copy of the given module once it is known to fit."""
+    if projection is None:
+        return nn.Linear(num_features, code_dim)
+    if not isinstance(projection, nn.Module):
+        raise TypeError(f"expected projection to be a torch.nn.Module or None, got {type(projection).__name__}")
+    project = copy.deepcopy(projection).cpu().eval().requires_grad_(True)
+    try:
+        codes = project(torch.zeros(1, num_features))
+    except RuntimeError as error:
+        raise ValueError(
+            f"expected a projection of the backbone's {num_features} features, but it failed: {error}"
+        ) from error
+    if codes.shape != (1, code_dim):
+        raise ValueError(f"expected codes of code_dim={code_dim} from the projection, got {tuple(codes.shape)[1:]}")
+    return project.train()
 
 
 class CodeMoments:

@@ -60,11 +60,13 @@ def ms_ssim(
         value = x.new_ones(x.shape[:2])
         for scale, weight in enumerate(weights):
             if scale > 0:
-                x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+                x = F.avg_pool2d(x, 2)
+                y = F.avg_pool2d(y, 2)
             luminance, contrast = ssim_parts(x, y, window, data_range, k)
             last = scale == len(weights) - 1
             similarity = luminance * contrast if last else contrast
-            value = value * positive_power(similarity.mean((2, 3)), weight)
+            mean_similarity = similarity.mean((2, 3))  # (B, C)
+            value = value * positive_power(mean_similarity, weight)
         return value.mean(1)
 
 
@@ -110,11 +112,17 @@ def ms_ssim_residual(
         residual = x.new_zeros(len(x), 1, *size)
         for scale, weight in enumerate(weights):
             if scale > 0:
-                x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
-            padded_x, padded_y = (F.pad(image, (window_size // 2,) * 4, mode="reflect") for image in (x, y))
+                x = F.avg_pool2d(x, 2)
+                y = F.avg_pool2d(y, 2)
+            # Reflected borders let the window stand on each pixel.
+            border = (window_size // 2,) * 4
+            padded_x = F.pad(x, border, mode="reflect")
+            padded_y = F.pad(y, border, mode="reflect")
             luminance, contrast = ssim_parts(padded_x, padded_y, window, data_range, k)
-            difference = 1 - (luminance * contrast).mean(1, keepdim=True)
-            residual = residual + weight * F.interpolate(difference, size=size, mode="bilinear")
+            similarity = (luminance * contrast).mean(1, keepdim=True)
+            difference = 1 - similarity
+            full_size = F.interpolate(difference, size=size, mode="bilinear")
+            residual = residual + weight * full_size
         return residual
 
 
@@ -136,11 +144,17 @@ def scales_for(side: int) -> tuple[int, tuple[float, ...]]:
     window = next((w for w in (11, 7, 3) if side // 8 >= w), None)
     if window is None:
         raise ValueError(f"expected images of at least 24 x 24 pixels for 4 scales, got side {side}: enlarge them")
-    return window, tuple(w / sum(WEIGHTS[:4]) for w in WEIGHTS[:4])
+    total = sum(WEIGHTS[:4])
+    return window, tuple(weight / total for weight in WEIGHTS[:4])
 
 
 def check_pair(
-    x: Tensor, y: Tensor, data_range: float, window_size: int, sigma: float, weights: Sequence[float]
+    x: Tensor,
+    y: Tensor,
+    data_range: float,
+    window_size: int,
+    sigma: float,
+    weights: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
     """Refuse wrong input; return both images in one dtype of at least single precision."""
     for name, image in (("x", x), ("y", y)):
@@ -161,23 +175,33 @@ def check_pair(
             f"expected sides of at least {smallest} for {len(weights)} scales and window {window_size}, got "
             f"{x.shape[2]} x {x.shape[3]}: enlarge the images, or pass fewer weights or a smaller window_size"
         )
-    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    common = torch.promote_types(x.dtype, y.dtype)
+    dtype = torch.promote_types(common, torch.float32)
     return x.to(dtype), y.to(dtype)
 
 
 def ssim_parts(
-    x: Tensor, y: Tensor, window: Tensor, data_range: float, k: tuple[float, float]
+    x: Tensor,
+    y: Tensor,
+    window: Tensor,
+    data_range: float,
+    k: tuple[float, float],
 ) -> tuple[Tensor, Tensor]:
     """Luminance and contrast-structure at each place the window fits, (B, C, H - w + 1, W - w + 1) each.
 
     Four filtered maps suffice: the two variances occur only as their sum.
     """
-    c1, c2 = (k[0] * data_range) ** 2, (k[1] * data_range) ** 2
-    moments = window_means(torch.cat([x, y, x * x + y * y, x * y], dim=1), window)  # (B, 4C, H', W')
+    c1 = (k[0] * data_range) ** 2
+    c2 = (k[1] * data_range) ** 2
+    values = torch.cat([x, y, x * x + y * y, x * y], dim=1)  # (B, 4C, H, W)
+    moments = window_means(values, window)  # (B, 4C, H', W')
     mean_x, mean_y, squares, product = moments.chunk(4, dim=1)
-    mean_product, mean_squares = mean_x * mean_y, mean_x * mean_x + mean_y * mean_y
+    mean_product = mean_x * mean_y
+    mean_squares = mean_x * mean_x + mean_y * mean_y
     luminance = (2 * mean_product + c1) / (mean_squares + c1)
-    contrast = (2 * (product - mean_product) + c2) / (squares - mean_squares + c2)
+    covariance = product - mean_product
+    variances = squares - mean_squares
+    contrast = (2 * covariance + c2) / (variances + c2)
     return luminance, contrast
 
 
@@ -191,11 +215,13 @@ def gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
 def window_means(images: Tensor, window: Tensor) -> Tensor:
     """Weighted means under a separable window without padding: (B, C, H, W) -> (B, C, H - w + 1, W - w + 1)."""
     if max(images.shape[2:]) <= LARGEST_SIDE_FOR_MATRICES:
-        rows, columns = (band_matrix(window, side) for side in images.shape[2:])
+        rows = band_matrix(window, images.shape[2])
+        columns = band_matrix(window, images.shape[3])
         return rows @ (images @ columns.mT)
     channels = images.shape[1]
     kernels = window.expand(channels, 1, 1, -1)
-    return F.conv2d(F.conv2d(images, kernels, groups=channels), kernels.mT, groups=channels)
+    along_rows = F.conv2d(images, kernels, groups=channels)
+    return F.conv2d(along_rows, kernels.mT, groups=channels)
 
 
 def band_matrix(window: Tensor, side: int) -> Tensor:
@@ -209,4 +235,5 @@ def band_matrix(window: Tensor, side: int) -> Tensor:
 def positive_power(base: Tensor, exponent: float) -> Tensor:
     """Power of the base, with value and gradient 0 where the base is not positive (a plain power gives NaN there)."""
     positive = base > 0
-    return torch.where(positive, torch.where(positive, base, 1) ** exponent, 0)
+    safe = torch.where(positive, base, 1)  # whose gradient is finite where it is not used
+    return torch.where(positive, safe**exponent, 0)

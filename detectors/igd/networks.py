@@ -1,4 +1,4 @@
-"""Decoder and critic of IGD for square images of any power-of-two side from 32 to 512.
+"""Decoder and critic of IGD for square images of any side that is a multiple of 32.
 
 Doubling and halving are fused with the convolution beside them: "nearest x2, then 3 x 3" is one transposed 4 x 4
 convolution of stride 2, and "3 x 3, then 2 x 2 mean" one 4 x 4 convolution of stride 2. Same numbers, 4/9 of the work.
@@ -10,28 +10,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SIDES = (32, 64, 128, 256, 512)
+SMALLEST_GRID = 4  # side of the decoder's first map, at least
+MOST_DOUBLINGS = 7  # those of 512 px
 
 
 class Decoder(nn.Module):
     """g_phi of the paper: codes to images.
 
-    Linear to 512 x 4 x 4; 32 px: residual up-blocks of 256, 128, 64 channels and a 3 x 3 convolution (the local
-    network). Larger: up + 3 x 3 to 512, residual up-blocks (at 256 px 512, 256, 128, 64; the last of these for smaller
-    images), up + 5 x 5 to the image. The output is linear.
+    Linear to 512 channels on a grid of 4 x 4 (7 x 7 at 224 px), doubled until it has the images' side. 32 px: residual
+    up-blocks of 256, 128, 64 channels and a 3 x 3 convolution (the local network). Larger: up + 3 x 3 to 512, residual
+    up-blocks (at 256 px 512, 256, 128, 64; the last of these for smaller images), up + 5 x 5 to the image. The output
+    is linear.
 
     Args:
-        image_size: Side of the images in pixels, one of 32, 64, 128, 256, 512.
+        image_size: Side of the images in pixels, a multiple of 32.
         channels: Channels of the images.
         code_dim: Components of a code.
         width: Factor on the number of inner channels.
     """
 
-    def __init__(self, image_size: int, channels: int = 3, code_dim: int = 128, width: float = 1.0) -> None:
+    def __init__(
+        self,
+        image_size: int,
+        channels: int = 3,
+        code_dim: int = 128,
+        width: float = 1.0,
+    ) -> None:
         super().__init__()
         widths = [scaled(w, width) for w in block_widths(image_size)]
-        top, bottom = widths[0], widths[-1]
-        self.linear = nn.Linear(code_dim, top * 4 * 4)
+        top = widths[0]
+        bottom = widths[-1]
+        self.grid = image_size // 2 ** doublings(image_size)
+        self.linear = nn.Linear(code_dim, top * self.grid * self.grid)
         if image_size == 32:
             first: list[nn.Module] = []
             last: nn.Module = nn.Conv2d(bottom, channels, 3, padding=1)
@@ -43,11 +53,11 @@ class Decoder(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes (B, code_dim) to images (B, channels, image_size, image_size)."""
-        grid = self.linear(codes).unflatten(1, (-1, 4, 4))
-        if self.training:
-            return self.blocks(grid)  # type: ignore[no-any-return]
-        grid = grid.contiguous(memory_format=torch.channels_last)  # measured: a third faster, but gradients slower
-        return self.blocks(grid).contiguous()  # type: ignore[no-any-return]
+        grid = self.linear(codes).unflatten(1, (-1, self.grid, self.grid))
+        if not self.training:
+            grid = grid.contiguous(memory_format=torch.channels_last)  # measured: a third faster, but gradients slower
+        images: Tensor = self.blocks(grid)
+        return images.contiguous()
 
 
 class Critic(nn.Module):
@@ -57,24 +67,32 @@ class Critic(nn.Module):
     sample's value depends on the batch.
 
     Args:
-        image_size: Side of the images in pixels, one of 32, 64, 128, 256, 512.
+        image_size: Side of the images in pixels, a multiple of 32.
         channels: Channels of the images.
         width: Factor on the number of inner channels.
     """
 
     def __init__(self, image_size: int, channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
-        widths = [scaled(w, width) for w in block_widths(image_size)][::-1]
+        widths = [scaled(w, width) for w in reversed(block_widths(image_size))]
+        bottom = widths[0]
         top = widths[-1]
-        first = nn.Conv2d(channels, widths[0], 3, padding=1) if image_size == 32 else DownConv2d(channels, widths[0], 5)
+        if image_size == 32:
+            first: nn.Module = nn.Conv2d(channels, bottom, 3, padding=1)
+        else:
+            first = DownConv2d(channels, bottom, 5)
         blocks = [DownBlock(a, b) for a, b in pairwise(widths)]
-        last = [] if image_size == 32 else [sample_norm(top), nn.ReLU(inplace=True), DownConv2d(top, top, 3)]
+        last: list[nn.Module] = []
+        if image_size != 32:
+            last = [sample_norm(top), nn.ReLU(inplace=True), DownConv2d(top, top, 3)]
         self.blocks = nn.Sequential(first, *blocks, *last, sample_norm(top), nn.ReLU(inplace=True))
         self.linear = nn.Linear(top, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images (B, channels, image_size, image_size) to estimates (B,)."""
-        return self.linear(self.blocks(images).mean((2, 3))).squeeze(1)  # type: ignore[no-any-return]
+        pooled = self.blocks(images).mean((2, 3))  # (B, top)
+        estimates: Tensor = self.linear(pooled)
+        return estimates.squeeze(1)
 
 
 class UpBlock(nn.Module):
@@ -95,7 +113,8 @@ class UpBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to (B, out_channels, 2H, 2W)."""
         skip = F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")  # 1 x 1 and up commute
-        return self.main(x).add_(skip)  # type: ignore[no-any-return]
+        main: Tensor = self.main(x)
+        return main.add_(skip)
 
 
 class DownBlock(nn.Module):
@@ -115,7 +134,9 @@ class DownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to (B, out_channels, H / 2, W / 2)."""
-        return self.main(x) + self.skip(F.avg_pool2d(x, 2))  # type: ignore[no-any-return]
+        main: Tensor = self.main(x)
+        skip: Tensor = self.skip(F.avg_pool2d(x, 2))  # pool and 1 x 1 commute
+        return main + skip
 
 
 class UpConv2d(nn.Conv2d):
@@ -126,8 +147,10 @@ class UpConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to (B, out_channels, 2H, 2W)."""
-        kernel = summed_in_pairs(self.weight.flip(2, 3)).transpose(0, 1)  # (channels, out_channels, k + 1, k + 1)
-        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=self.kernel_size[0] // 2)
+        summed = summed_in_pairs(self.weight.flip(2, 3))
+        kernel = summed.transpose(0, 1)  # (channels, out_channels, k + 1, k + 1)
+        padding = self.kernel_size[0] // 2
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=padding)
 
 
 class DownConv2d(nn.Conv2d):
@@ -138,7 +161,9 @@ class DownConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to (B, out_channels, H / 2, W / 2)."""
-        return F.conv2d(x, summed_in_pairs(self.weight) / 4, self.bias, stride=2, padding=self.kernel_size[0] // 2)
+        kernel = summed_in_pairs(self.weight) / 4
+        padding = self.kernel_size[0] // 2
+        return F.conv2d(x, kernel, self.bias, stride=2, padding=padding)
 
 
 def summed_in_pairs(kernel: Tensor) -> Tensor:
@@ -157,17 +182,31 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
-def block_widths(image_size: int) -> list[int]:
-    """Channels before, between and after the decoder's residual blocks; each block doubles the side.
+def doublings(image_size: int) -> int:
+    """How often the decoder doubles its first map: as often as leaves it at least 4 pixels a side.
 
     Raises:
-        ValueError: If the size is not one of 32, 64, 128, 256, 512.
+        ValueError: If the size is not a multiple of 32.
+
+    Example:
+        >>> [(size, size // 2 ** doublings(size)) for size in (32, 224, 256)]
+        [(32, 4), (224, 7), (256, 4)]
     """
-    if image_size not in SIDES:
-        raise ValueError(f"expected an image size of {', '.join(map(str, SIDES))}, got {image_size}: resize the images")
+    if image_size < 32 or image_size % 32 != 0:
+        raise ValueError(f"expected an image size that is a multiple of 32, got {image_size}: resize the images")
+    count = 3
+    while count < MOST_DOUBLINGS and image_size % 2 ** (count + 1) == 0:
+        if image_size // 2 ** (count + 1) < SMALLEST_GRID:
+            break
+        count += 1
+    return count
+
+
+def block_widths(image_size: int) -> list[int]:
+    """Channels before, between and after the decoder's residual blocks; each block doubles the side."""
     if image_size == 32:
         return [512, 256, 128, 64]
-    blocks = image_size.bit_length() - 1 - 4  # log2(side / 4) doublings, of which the first and last are no blocks
+    blocks = doublings(image_size) - 2  # the first and the last doubling are no blocks
     return [512, *[512, 512, 256, 128, 64][-blocks:]]
 
 

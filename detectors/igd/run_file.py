@@ -1,8 +1,10 @@
 """The file of a run of IGD's training: written after each epoch, refused whole where it is of another run."""
 
+import contextlib
 import copy
 import os
 import reprlib
+import secrets
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from detectors.checkpoint import read_state
+from detectors.checkpoint import read_state, write_safely
 from detectors.igd.training import Training
 
 LONGEST_REASON = 300  # characters; the whole error is the cause of the one raised
@@ -24,6 +26,7 @@ class Run:
         training: Its optimisers.
         generators: The sources of randomness, by name.
         settings: What a run that goes on has to share with the one that wrote the file.
+        epochs: How many it shall have in the end.
         file: Where to write after each epoch, or None.
     """
 
@@ -33,6 +36,7 @@ class Run:
         training: Training,
         generators: dict[str, torch.Generator],
         settings: dict[str, Any],
+        epochs: int,
         file: str | Path | None,
     ) -> None:
         self.detector = detector
@@ -40,6 +44,7 @@ class Run:
         self.generators = generators
         self.settings = settings | {"generators": " and ".join(generators)}
         self.file = None if file is None else Path(file)
+        self.epochs = epochs
         self.epoch = 0
 
     def start(self, resume: bool) -> None:
@@ -54,7 +59,7 @@ class Run:
         if self.file is not None:
             if resume:
                 self.load(self.file)
-            _prepare_file(self.file)
+            _prepare_file(self.file, self._final_size())
 
     def end_epoch(self) -> None:
         """Count an epoch and write the file where there is one."""
@@ -64,9 +69,7 @@ class Run:
 
     def save(self, file: Path) -> None:
         """Write the run's state so that a stop in mid-write loses nothing."""
-        part = _part_of(file)
-        torch.save(self.state_dict(), part)
-        os.replace(part, file)
+        write_safely(self.state_dict(), file)
 
     def load(self, file: Path) -> None:
         """Go on from a file, without executing anything from it; if it is refused, nothing has changed.
@@ -106,13 +109,23 @@ class Run:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; another state raises whatever it makes fail, perhaps half-way."""
         epoch = state["epoch"]
-        if type(epoch) is not int or not 0 <= epoch <= self.settings["epochs"]:
+        if type(epoch) is not int or epoch < 0:
             raise ValueError(f"after epoch {reprlib.repr(epoch)}")
+        if epoch > self.epochs:
+            raise ValueError(f"it has run {epoch} epochs already, so epochs={self.epochs} is too few")
         self.detector.load_state_dict(state["detector"])
         self.training.load_state_dict(state)
         for name, generator in self.generators.items():
             generator.set_state(state["random"][name])
         self.epoch = epoch
+
+    def _final_size(self) -> int:
+        """About how many bytes the file will have: the detector, and Adam's two moments of what is trained."""
+        tensors = self.detector.state_dict().values()
+        trained = [p for p in self.detector.parameters() if p.requires_grad]
+        state: int = sum(tensor.nbytes for tensor in tensors)
+        moments: int = 2 * sum(parameter.nbytes for parameter in trained)
+        return state + moments
 
 
 def random_sources(loader: Any, generator: torch.Generator | None, device: torch.device) -> dict[str, torch.Generator]:
@@ -127,23 +140,29 @@ def random_sources(loader: Any, generator: torch.Generator | None, device: torch
     return sources
 
 
-def _prepare_file(file: Path) -> None:
-    """Make the folder of a checkpoint and try to write there: better refused before the first epoch than after it.
+def _prepare_file(file: Path, size: int) -> None:
+    """Make the folder of a checkpoint and take up its room for a moment: better refused before the first epoch.
 
     Raises:
-        ValueError: If the file cannot be written.
+        ValueError: If the file cannot be written, or has no room.
     """
-    part = _part_of(file)
+    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}.part")
     try:
         if file.is_dir():
             raise IsADirectoryError("it is a folder")
         file.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        part.unlink(missing_ok=True)
+        with part.open("xb") as stream:
+            # Where the system can: real blocks, so that quotas and small file systems count.
+            reserve = getattr(os, "posix_fallocate", lambda handle, offset, length: None)
+            reserve(stream.fileno(), 0, size)
     except OSError as error:
         raise ValueError(
-            f"expected a checkpoint file that can be written, got {file}: {error}; choose another place"
+            f"expected a checkpoint file of {size / 1e6:.1f} MB that can be written, got {file}: {error}; choose "
+            "another place"
         ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _check_settings(saved: Any, own: dict[str, Any], file: Path) -> None:
@@ -168,8 +187,3 @@ def _check_settings(saved: Any, own: dict[str, Any], file: Path) -> None:
 def _listed(settings: dict[str, Any], names: list[str]) -> str:
     """Settings as keyword arguments."""
     return ", ".join(f"{name}={reprlib.repr(settings.get(name))}" for name in names)
-
-
-def _part_of(file: Path) -> Path:
-    """Where a checkpoint is written before it takes its name."""
-    return file.with_name(file.name + ".part")

@@ -105,16 +105,21 @@ def _load_moments(optimiser: torch.optim.Adam, saved: dict[int, dict[str, Tensor
     optimiser.load_state_dict(optimiser.state_dict() | {"state": saved})
 
 
-def length_of(loader: Any) -> int:
+def count_steps(loader: Any, epochs: int, refresh_every: int) -> int:
     """How many batches a loader holds, on which the learning rate depends.
 
     Raises:
         TypeError: If it does not say.
+        ValueError: If there is nothing to train on, or for.
     """
     try:
-        return len(loader)
+        steps = len(loader)
     except (TypeError, NotImplementedError):
         raise TypeError(
             f"expected a loader with a length that can be iterated anew, got {type(loader).__name__} without one: pass "
             "list(batches), or a DataLoader over a dataset with a length"
         ) from None
+    if epochs < 1 or refresh_every < 1 or steps == 0:
+        got = f"{epochs}, {refresh_every} and {steps}"
+        raise ValueError(f"expected at least 1 epoch, refresh_every and batch of images, got {got}")
+    return steps

@@ -157,7 +157,7 @@ def test_wrong_images_are_refused():
         ({"width": 0.0}, "width"),
         ({"data_range": 0.0}, "data_range"),
         ({"chunk_size": 0}, "chunk_size"),
-        ({"image_size": 48}, "image size"),
+        ({"image_size": 48}, "multiple of 32, got 48"),
     ],
 )
 def test_wrong_options_are_refused(options, message):

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from detectors.igd.networks import SIDES, Critic, Decoder, DownBlock, DownConv2d, UpBlock, UpConv2d, frozen_call
+from detectors.igd.networks import Critic, Decoder, DownBlock, DownConv2d, UpBlock, UpConv2d, frozen_call
 
 
-@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("side", [32, 64, 96, 128, 160, 224, 256, 512])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes_for_every_size(side, channels):
     decoder, critic = Decoder(side, channels, code_dim=16, width=1 / 32), Critic(side, channels, width=1 / 32)
@@ -79,7 +79,7 @@ def test_frozen_call_gives_gradients_to_the_input_only():
 
 
 def test_other_sizes_are_refused():
-    with pytest.raises(ValueError, match="32, 64, 128, 256, 512, got 48"):
+    with pytest.raises(ValueError, match="multiple of 32, got 48"):
         Decoder(48)
 
 

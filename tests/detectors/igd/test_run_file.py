@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from igd_cases import small_detector, smooth_images
+from igd_cases import fitted, small_detector, smooth_images, tiny_backbone
+from torch import nn
 
-from detectors import IGD
+from detectors import IGD, load
 
 
 class StopError(Exception):
@@ -42,8 +43,8 @@ def test_resume_gives_the_weights_of_an_uninterrupted_run(tmp_path, own_generato
 def test_checkpoint_of_another_run_is_refused(tmp_path):
     images, file = [smooth_images(4)], tmp_path / "igd.pt"
     small_detector().fit(images, 1, progress=False, checkpoint=file)
-    with pytest.raises(ValueError, match="resume with epochs=1"):
-        small_detector().fit(images, 2, progress=False, checkpoint=file, resume=True)
+    with pytest.raises(ValueError, match="resume with steps_per_epoch=1"):
+        small_detector().fit(images * 2, 1, progress=False, checkpoint=file, resume=True)
     with pytest.raises(ValueError, match="pass checkpoint=FILE"):
         small_detector().fit(images, 2, progress=False, resume=True)
 
@@ -77,7 +78,7 @@ def generator() -> torch.Generator:
         ({}, {"freeze_backbone": False}, "freeze_backbone=False, got one with freeze_backbone=True"),
         ({}, {"generator": generator()}, "generators='torch and generator', got one with generators='torch'"),
         ({"generator": generator()}, {}, "generators='torch', got one with generators='torch and generator'"),
-        ({"width": 1 / 16}, {}, "size mismatch"),
+        ({"width": 1 / 16}, {}, "width=0.0625"),
     ],
 )
 def test_checkpoint_of_a_run_with_other_settings_is_refused(tmp_path, written, resumed, message):
@@ -142,3 +143,74 @@ def assert_refused(file: Path, state: dict) -> None:
         detector.fit([smooth_images(2)], 1, progress=False, checkpoint=file, resume=True)
     assert_same_state(detector, before)
     assert torch.equal(torch.get_rng_state(), random)
+
+
+def test_a_resumed_run_may_have_more_epochs_but_not_fewer(tmp_path):
+    images, file, rates = [smooth_images(4)], tmp_path / "igd.pt", []
+    small_detector(scales="global").fit(images, 2, progress=False, checkpoint=file)
+    detector = small_detector(scales="global")
+    detector.fit(images, 4, progress=False, checkpoint=file, resume=True, on_step=lambda epoch, _: rates.append(epoch))
+    assert rates == [2, 3]
+    with pytest.raises(ValueError, match=r"run 4 epochs already, so epochs=3 is too few"):
+        small_detector(scales="global").fit(images, 3, progress=False, checkpoint=file, resume=True)
+
+
+def test_ctrl_c_leaves_a_detector_and_a_file_that_can_be_used(tmp_path):
+    images, file, detector = smooth_images(4), tmp_path / "igd.pt", small_detector(scales="global")
+
+    def interrupt(epoch: int, _: dict) -> None:
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        detector.fit([images], 3, progress=False, checkpoint=file, on_step=interrupt)
+    assert not detector.training
+    assert all(parameter.grad is None for parameter in detector.parameters())
+    assert torch.isfinite(detector(images).pred_score).all()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["igd.pt"]
+    small_detector(scales="global").fit([images], 3, progress=False, checkpoint=file, resume=True)
+
+
+def test_a_full_folder_is_refused_before_the_first_step(tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, limits[1]))  # a quota: no file above 64 KiB
+    try:
+        with pytest.raises(ValueError, match="MB that can be written"):
+            small_detector().fit(
+                [smooth_images(2)], 1, progress=False, checkpoint=tmp_path / "igd.pt", on_step=pytest.fail
+            )
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+OPTIONS = {"code_dim": 8, "width": 1 / 16, "score": "paper", "xi": (0.2, 0.8), "nu": 0.3, "rho": 0.3, "data_range": 2.0}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_a_state_saved_with_another_option_is_refused_by_name(tmp_path, option):
+    detector = small_detector(**{option: OPTIONS[option]})
+    torch.save(detector.state_dict(), tmp_path / "igd.pt")
+    with pytest.raises(ValueError, match=rf"{option}="):
+        small_detector().load(tmp_path / "igd.pt")
+    small_detector(**{option: OPTIONS[option]}).load(tmp_path / "igd.pt")
+
+
+def test_a_detector_is_rebuilt_from_its_own_file(tmp_path):
+    torch.manual_seed(0)
+    named = IGD("resnet18", 32, "both", weights=None, xi=(0.2, 0.7), width=1 / 32, code_dim=16)
+    named.fit([smooth_images(2)], 1, progress=False).save(tmp_path / "named.pt")
+    images = smooth_images(2, seed=1)
+    assert torch.equal(load(tmp_path / "named.pt")(images).pred_score, named(images).pred_score)
+    module = fitted(scales="global")
+    module.save(tmp_path / "module.pt")
+    with pytest.raises(ValueError, match="backbone=module"):
+        load(tmp_path / "module.pt")
+    assert torch.equal(load(tmp_path / "module.pt", tiny_backbone())(images).pred_score, module(images).pred_score)
+    projected = fitted(scales="global", projection=nn.Linear(24, 16))
+    projected.save(tmp_path / "projected.pt")
+    with pytest.raises(ValueError, match="projection=module"):
+        load(tmp_path / "projected.pt", tiny_backbone())
+    again = small_detector(scales="global", projection=nn.Linear(24, 16)).load(tmp_path / "projected.pt")
+    assert torch.equal(again(images).pred_score, projected(images).pred_score)
