@@ -3,6 +3,7 @@
 import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
+from typing import Any
 
 # The checkout is documented, also where another one is installed.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -44,3 +45,15 @@ autodoc_typehints = "none"  # the signature of a tensor function says Tensor six
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
+
+
+def plain_marks(app: object, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
+    """Let |z| and (B, C, *size) in docstrings be what they look like, not reStructuredText."""
+    for number, line in enumerate(lines):
+        if ">>>" not in line and "`" not in line:
+            lines[number] = line.replace("|", "\\|").replace(" *", " \\*")
+
+
+def setup(app: Any) -> None:
+    """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", plain_marks, priority=100)
