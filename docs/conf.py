@@ -35,7 +35,7 @@ myst_enable_extensions = ["colon_fence", "dollarmath", "deflist", "substitution"
 myst_heading_anchors = 3
 
 nb_execution_mode = "force"  # the pages are tests: never show yesterday's output
-nb_execution_timeout = 180
+nb_execution_timeout = 900  # of a cell; seconds on an idle machine
 nb_execution_raise_on_error = True
 nb_output_stderr = "warn"  # -W makes a warning in a notebook an error
 nb_merge_streams = True
@@ -50,8 +50,10 @@ napoleon_use_ivar = True
 def plain_marks(app: object, what: str, name: str, thing: object, options: object, lines: list[str]) -> None:
     """Let |z| and (B, C, *size) in docstrings be what they look like, not reStructuredText."""
     for number, line in enumerate(lines):
-        if ">>>" not in line and "`" not in line:
-            lines[number] = line.replace("|", "\\|").replace(" *", " \\*")
+        if ">>>" not in line:
+            parts = line.split("`")  # every second one is code
+            parts[::2] = [part.replace("|", "\\|").replace(" *", " \\*") for part in parts[::2]]
+            lines[number] = "`".join(parts)
 
 
 def setup(app: Any) -> None:
