@@ -175,3 +175,11 @@ def test_ctrl_c_ends_in_one_line(tmp_path: Path, work: Path) -> None:
     assert process.returncode != 0
     assert errors.splitlines()[-1].strip() == "KeyboardInterrupt"
     assert "Traceback" not in errors
+
+
+def test_igd_trains_saves_and_predicts_without_a_test_set(work: Path, encoder: Path) -> None:
+    options = ("--encoder", encoder, "--size", 32, "--width", 1 / 32, "--epochs", 1)
+    printed = succeed("train_igd.py", work / "igd", "--data", work / "data/train", *options)
+    assert "auroc" not in printed
+    succeed("predict.py", work / "igd", "--model", "igd.pt", "--images", work / "new", "--out", "out")
+    assert (work / "igd/out/report.html").is_file()
