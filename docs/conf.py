@@ -37,7 +37,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "force"  # the pages are tests: never show yesterday's output
 nb_execution_timeout = 900  # of a cell; seconds on an idle machine
 nb_execution_raise_on_error = True
-nb_output_stderr = "warn"  # -W makes a warning in a notebook an error
+nb_output_stderr = "remove"  # logs of other libraries; an exception fails the build
 nb_merge_streams = True
 
 autodoc_member_order = "bysource"
