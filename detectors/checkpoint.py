@@ -5,12 +5,19 @@ import os
 import pickle
 import secrets
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
+
+# What torch, pickle and zipfile raise on wrong bytes.
+DAMAGED = (
+    *(RuntimeError, EOFError, BadZipFile, zlib.error, OSError, ValueError),
+    *(LookupError, TypeError, AttributeError, OverflowError, MemoryError),
+)
 
 
 def read_state(file: str | Path) -> dict[str, Any]:
@@ -23,6 +30,7 @@ def read_state(file: str | Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about pickle protocols: whatever is unknown raises anyway
+            _check_sums(file)
             state = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise FileNotFoundError(f"expected a file written by torch.save, found none at {file}") from None
@@ -31,11 +39,21 @@ def read_state(file: str | Path) -> dict[str, Any]:
             f"expected {file} to hold tensors and plain containers only; it holds other objects or is damaged, and "
             "nothing of it was executed: write it with torch.save(detector.state_dict(), file)"
         ) from error
-    except (RuntimeError, EOFError, BadZipFile, ValueError, KeyError, OSError) as error:
+    except DAMAGED as error:
         raise ValueError(f"expected {file} to be a whole file of torch.save, but it is damaged: {error}") from error
     if not isinstance(state, dict):
         raise ValueError(f"expected a dictionary in {file}, got {type(state).__name__}: save a state_dict")
     return state
+
+
+def _check_sums(file: str | Path) -> None:
+    """Compare the check sums that `torch.save` writes and `torch.load` does not read: wrong bytes would pass."""
+    if not is_zipfile(file):
+        return  # missing, damaged, or of the old format: torch says what it is
+    with ZipFile(file) as archive:
+        broken = archive.testzip()
+    if broken is not None:
+        raise BadZipFile(f"wrong check sum of {broken}")
 
 
 def state_of_model(state: dict[str, Any], file: str | Path) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Read maps inside a network: by hooks on named submodules, or through timm's own `forward_intermediates`."""
 
 import difflib
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,9 +54,13 @@ class TappedBackbone(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Run the backbone until every layer has been seen."""
         maps: dict[str, Tensor] = {}
+        # Hooks lie on modules that all threads share: each takes what its own thread computes.
+        thread = 0 if torch.compiler.is_compiling() else threading.get_ident()
 
         def keep(name: str) -> Any:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                if not torch.compiler.is_compiling() and threading.get_ident() != thread:
+                    return
                 maps[name] = output[0] if isinstance(output, tuple) else output  # attention blocks return tuples
                 if len(maps) == len(self.layers) and not torch.compiler.is_compiling():
                     raise _AllSeen  # an exported graph drops the unused rest by itself
