@@ -101,6 +101,8 @@ def draw_curve(lines: list[Line], name: str, file: Path) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2))
     for row, colour in zip(("ccd", "msacl"), COLOURS[1:], strict=False):
         points = _points([line for line in own if line["row"] == row])
+        if not points:
+            continue
         epochs = sorted(points)
         aurocs = [sum(started) / len(started), *(points[epoch][0] for epoch in epochs)]
         left.plot([0, *epochs], aurocs, "o-", color=colour, label=row)
