@@ -33,6 +33,9 @@ def ms_ssim(
     - torchmetrics' on any side with one channel and a last weight of 0; it averages the coarsest similarity over
       reflected borders too, and each scale over channels.
 
+    In float32 the value is within 2e-5 of float64's (the map of `ms_ssim_residual` within 2e-4), down to a contrast of
+    1e-4 of the data range on the brightest ground.
+
     Args:
         x: Images (B, C, H, W), floating point; float16 and bfloat16 are computed in float32.
         y: Images of the same shape.

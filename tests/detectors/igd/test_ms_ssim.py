@@ -223,3 +223,16 @@ def test_errors_say_what_is_legal():
         ms_ssim((image * 255).byte(), image)
     with pytest.raises(TypeError, match="got list"):
         ms_ssim([1], image)
+
+
+@pytest.mark.parametrize("side", [32, 64, 256])
+@pytest.mark.parametrize("level", [0.0, 0.5, 0.999])
+@pytest.mark.parametrize("contrast", [1.0, 1e-2, 1e-4])
+def test_float32_stays_within_its_bound_of_float64(side, level, contrast):
+    """Weak contrast on a bright ground is the worst case: variances are small differences of large squares."""
+    x, y = (level * (1 - contrast) + contrast * image for image in pair((2, 3, side, side), dtype=torch.float64))
+    window, weights = scales_for(side)
+    for function, bound in ((ms_ssim, 2e-5), (ms_ssim_residual, 2e-4)):
+        exact = function(x, y, window_size=window, weights=weights)
+        single = function(x.float(), y.float(), window_size=window, weights=weights)
+        assert (single - exact).abs().max() < bound
