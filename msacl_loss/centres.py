@@ -68,7 +68,10 @@ def estimate_centres(
 
 
 def _class_sums(
-    embed: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], num_classes: int, normalize: bool
+    embed: Callable[[Tensor], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    num_classes: int,
+    normalize: bool,
 ) -> tuple[Tensor, torch.dtype]:
     """Sums of each class's embeddings and, in the last column, their number, (C, D + 1); and the centres' dtype."""
     sums = torch.zeros(num_classes, 1, dtype=torch.float64)
@@ -108,11 +111,13 @@ def _batch_statistics(embed: Callable[[Tensor], Tensor]) -> Iterator[None]:
     before = [(layer, layer.training, layer.track_running_stats) for layer in layers]
     try:
         for layer in layers:
-            layer.training, layer.track_running_stats = True, False
+            layer.training = True
+            layer.track_running_stats = False
         yield
     finally:
         for layer, training, tracking in before:
-            layer.training, layer.track_running_stats = training, tracking
+            layer.training = training
+            layer.track_running_stats = tracking
 
 
 def _modules_of(embed: object) -> list[nn.Module]:
@@ -121,10 +126,14 @@ def _modules_of(embed: object) -> list[nn.Module]:
         return [embed]
     if isinstance(embed, partial):
         given = [*embed.args, *embed.keywords.values()]
-        return _modules_of(embed.func) + [value for value in given if isinstance(value, nn.Module)]
+        return _modules_of(embed.func) + _only_modules(given)
     if ismethod(embed):
         return _modules_of(embed.__self__)
     if isfunction(embed):
         names = getclosurevars(embed)
-        return [value for value in (*names.nonlocals.values(), *names.globals.values()) if isinstance(value, nn.Module)]
+        return _only_modules([*names.nonlocals.values(), *names.globals.values()])
     return []
+
+
+def _only_modules(values: Iterable[object]) -> list[nn.Module]:
+    return [value for value in values if isinstance(value, nn.Module)]

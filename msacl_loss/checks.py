@@ -107,7 +107,12 @@ def check_patch_pairs(patch_pairs: tuple[Tensor, Tensor, Tensor], dim: int, vali
         check_range("position", position, 8)
 
 
-def check_features(features: tuple[Tensor, Tensor] | None, dim: int | None, count: int, validate: Validate) -> None:
+def check_features(
+    features: tuple[Tensor, Tensor] | None,
+    dim: int | None,
+    count: int,
+    validate: Validate,
+) -> None:
     """Check what the augmentation head sees in place of the embeddings."""
     if (features is None) != (dim is None):
         raise ValueError(
@@ -165,5 +170,6 @@ def check_finite(name: str, z: Tensor) -> None:
 def check_range(name: str, classes: Tensor, count: int) -> None:
     """Check that all classes lie in 0..count-1."""
     if classes.numel() and not 0 <= classes.min() <= classes.max() < count:
-        low, high = classes.min().item(), classes.max().item()
+        low = classes.min().item()
+        high = classes.max().item()
         raise ValueError(f"expected {name} in 0..{count - 1}, got {low}..{high}")

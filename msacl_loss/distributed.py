@@ -20,8 +20,9 @@ def is_distributed(gather_distributed: GatherDistributed) -> bool:
 
 def other_rows(rows: Tensor) -> Tensor:
     """Rows (n, ...) of all other processes, in the order of their ranks, differentiable; n may differ."""
-    sizes = [torch.zeros(1, dtype=torch.int64, device=rows.device) for _ in range(dist.get_world_size())]
-    dist.all_gather(sizes, sizes[0].new_tensor([len(rows)]))
+    own_size = torch.tensor([len(rows)], device=rows.device)
+    sizes = [torch.empty_like(own_size) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, own_size)
     gathered: Tensor = _OtherRows.apply(rows, torch.cat(sizes).tolist())
     return gathered
 
@@ -42,14 +43,19 @@ class _OtherRows(torch.autograd.Function):
         padded[: len(rows)] = rows
         blocks = [torch.empty_like(padded) for _ in sizes]
         dist.all_gather(blocks, padded)
-        rank = dist.get_rank()
-        return torch.cat([block[:n] for r, (block, n) in enumerate(zip(blocks, sizes, strict=True)) if r != rank])
+        # Without the padding, and without this process's own block.
+        unpadded = [block[:size] for block, size in zip(blocks, sizes, strict=True)]
+        del unpadded[dist.get_rank()]
+        return torch.cat(unpadded)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        rank, sizes = dist.get_rank(), ctx.sizes
-        before, own = sum(sizes[:rank]), sizes[rank]
-        everyone = torch.cat((grad[:before], grad.new_zeros(own, *grad.shape[1:]), grad[before:]))
+        # A place of zeros for the own block makes the processes' gradients line up.
+        rank = dist.get_rank()
+        before = sum(ctx.sizes[:rank])
+        own = ctx.sizes[rank]
+        zeros = grad.new_zeros(own, *grad.shape[1:])
+        everyone = torch.cat((grad[:before], zeros, grad[before:]))
         dist.all_reduce(everyone)
         return everyone[before : before + own], None
 

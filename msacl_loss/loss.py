@@ -193,7 +193,8 @@ class MSACLLoss(ClassifierHeads):
             position = self._position(patch_pairs)  # (9)
             total = (self._weights * torch.stack((centring, contrastive, augmentation, position))).sum()  # (1)
         # In float64 the heads still compute in the precision of their weights; the terms come in one.
-        terms = LossTerms(*(term.to(total.dtype) for term in (total, centring, contrastive, augmentation, position)))
+        every = (total, centring, contrastive, augmentation, position)
+        terms = LossTerms(*(term.to(total.dtype) for term in every))
         if checks_values(self.validate, z_a) and not self._warned:
             self._warned = warn_of_large_centring(terms, self.weights, self.normalize)
         return terms

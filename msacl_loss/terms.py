@@ -103,7 +103,8 @@ def position_loss(logits: Tensor, position: Tensor, *, validate: Validate = "aut
 
 def warn_of_large_centring(terms: LossTerms, weights: Sequence[float], normalize: bool) -> bool:
     """Warn when the weighted term (3) exceeds ten times the sum of the others; returns whether it did."""
-    sizes = [abs(weight * term.item()) for weight, term in zip(weights, terms[1:], strict=True)]
+    values = [term.item() for term in terms[1:]]
+    sizes = [abs(weight * value) for weight, value in zip(weights, values, strict=True)]
     centring = sizes[0]
     others = sum(sizes[1:])
     too_large = centring > MOST_CENTRING * others > 0  # without other terms, it is large on purpose

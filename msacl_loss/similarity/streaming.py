@@ -33,13 +33,18 @@ def streaming_log_negatives(
     pairs: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, kappas: Kappas
 ) -> Tensor:
     """Log of the sum over the negatives of each row; `dense_log_negatives` explains it and has equal values."""
-    log_sums: Tensor = _forward_operator(pairs, labels, others, other_labels, kappas.same, kappas.other)[0]
-    return log_sums
+    outputs: tuple[Tensor, Tensor] = _forward_operator(pairs, labels, others, other_labels, *kappas)
+    return outputs[0]
 
 
 @torch.library.custom_op("msacl::log_negatives", mutates_args=())
 def _forward_operator(
-    pairs: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, kappa_same: float, kappa_other: float
+    pairs: Tensor,
+    labels: Tensor,
+    others: Tensor,
+    other_labels: Tensor,
+    kappa_same: float,
+    kappa_other: float,
 ) -> tuple[Tensor, Tensor]:
     """Log sums, and the tiles' exponentials for the backward pass, or nothing."""
     views = sort_views(pairs, labels, others, other_labels)
@@ -92,9 +97,8 @@ def _backward_operator(
 def _fake_forward(
     pairs: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor, kappa_same: float, kappa_other: float
 ) -> tuple[Tensor, Tensor]:
-    kappas = Kappas(kappa_same, kappa_other)
-    log_sums = pairs.new_empty(pairs.shape[:2])
-    return log_sums, pairs.new_empty(_num_kept(pairs, others, kappas))
+    kept = _num_kept(pairs, others, Kappas(kappa_same, kappa_other))
+    return pairs.new_empty(pairs.shape[:2]), pairs.new_empty(kept)
 
 
 @_backward_operator.register_fake
@@ -136,7 +140,7 @@ def _num_kept(pairs: Tensor, others: Tensor, kappas: Kappas) -> int:
 
 
 def _plain_log_sums(views: SortedViews, kappas: Kappas, kept: Tensor) -> Tensor:
-    """Sum _exponentials as they are: (2B + M,), of which the own rows count. Fills `kept` if it has room."""
+    """Sum exponentials as they are: (2B + M,), of which the own rows count. Fills `kept` if it has room."""
     sums = views.vectors.new_zeros(len(views.vectors))
     for tile, values in _upper_logits(views, kappas.times(LOG2_E), kept):
         # By symmetry, a tile above the diagonal gives to its rows and to its columns.
@@ -152,7 +156,7 @@ def _plain_log_sums(views: SortedViews, kappas: Kappas, kept: Tensor) -> Tensor:
 
 
 def _running_log_sums(views: SortedViews, kappas: Kappas) -> Tensor:
-    """Sum _exponentials relative to a running maximum: (2B + M,), of which the own rows count."""
+    """Sum exponentials relative to a running maximum: (2B + M,), of which the own rows count."""
     log_sums = views.vectors.new_full((len(views.vectors),), -math.inf)
     for tile, values in _upper_logits(views, kappas, views.vectors.new_empty(0)):
         fill_own_image(values, tile, -math.inf)
@@ -174,7 +178,9 @@ def _plain_gradients(grad: Tensor, log_sums: Tensor, views: SortedViews, kappas:
         if buffer.numel() < values.numel():
             buffer = torch.empty_like(values).flatten()
         both = buffer[: values.numel()].view(values.shape)
-        torch.add(weights[tile.rows.span, None], weights[tile.columns.span], out=both)
+        by_rows = weights[tile.rows.span, None]
+        by_columns = weights[tile.columns.span]
+        torch.add(by_rows, by_columns, out=both)
         _add_products(result, both.mul_(values), tile, views, kappas)
     return result
 
@@ -187,7 +193,8 @@ def _running_gradients(grad: Tensor, log_sums: Tensor, views: SortedViews, kappa
         columns = tile.columns.span
         # Subtract before exp: the ratio of exp(logit) and the sum is in range where they are not.
         by_columns = (values - log_sums[columns]).exp_().mul_(grad[columns])
-        values.sub_(log_sums[rows, None]).exp_().mul_(grad[rows, None]).add_(by_columns)
+        values.sub_(log_sums[rows, None]).exp_()
+        values.mul_(grad[rows, None]).add_(by_columns)
         _add_products(result, values, tile, views, kappas)
     return result
 

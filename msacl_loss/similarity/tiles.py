@@ -58,7 +58,12 @@ class Tile(NamedTuple):
         return self.rows.span == self.columns.span
 
 
-def sort_views(pairs: Tensor, labels: Tensor, others: Tensor, other_labels: Tensor) -> SortedViews:
+def sort_views(
+    pairs: Tensor,
+    labels: Tensor,
+    others: Tensor,
+    other_labels: Tensor,
+) -> SortedViews:
     """Order own pairs (B, 2, D) and others (M, D) by class."""
     own_order = labels.argsort()
     other_order = other_labels.argsort()
@@ -104,15 +109,20 @@ def class_runs(ordered_labels: Tensor) -> dict[int, slice] | None:
 def scale_same_class(values: Tensor, tile: Tile, views: SortedViews, factor: float) -> None:
     """Multiply those entries of a tile, in place, whose row and column are of one class."""
     if tile.rows.classes is None or tile.columns.classes is None:
-        same = views.labels[tile.rows.span, None] == views.labels[tile.columns.span]
+        of_rows = views.labels[tile.rows.span]
+        of_columns = views.labels[tile.columns.span]
+        same = of_rows[:, None] == of_columns
         values.mul_(torch.where(same, values.new_full((), factor), 1.0))
         return
     for label in tile.rows.classes.keys() & tile.columns.classes.keys():
-        values[tile.rows.classes[label], tile.columns.classes[label]].mul_(factor)
+        rows = tile.rows.classes[label]
+        columns = tile.columns.classes[label]
+        values[rows, columns].mul_(factor)
 
 
 def fill_own_image(values: Tensor, tile: Tile, value: float) -> None:
     """Overwrite, in place, the entries of a diagonal tile whose row and column are views of one image."""
     if tile.on_diagonal:
         images = len(values) // 2
-        values.view(images, 2, images, 2).diagonal(dim1=0, dim2=2).fill_(value)
+        by_image = values.view(images, 2, images, 2)
+        by_image.diagonal(dim1=0, dim2=2).fill_(value)
