@@ -107,7 +107,9 @@ def centre_distances(centres: Tensor) -> Tensor:
 @contextmanager
 def _batch_statistics(embed: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """Let the batch-norm layers behind `embed` use batch statistics and leave their running ones alone."""
-    layers = {m for module in _modules_of(embed) for m in module.modules() if isinstance(m, _BatchNorm)}
+    layers = set()
+    for module in _modules_of(embed):
+        layers |= {layer for layer in module.modules() if isinstance(layer, _BatchNorm)}
     before = [(layer, layer.training, layer.track_running_stats) for layer in layers]
     try:
         for layer in layers:

@@ -157,7 +157,7 @@ def _prepare_file(file: Path, size: int) -> None:
             reserve(stream.fileno(), 0, size)
     except OSError as error:
         raise ValueError(
-            f"expected a checkpoint file of {size / 1e6:.1f} MB that can be written, got {file}: {error}; choose "
+            f"expected a checkpoint file that can be written ({size / 1e6:.1f} MB), got {file}: {error}; choose "
             "another place"
         ) from error
     finally:

@@ -38,11 +38,9 @@ class PaDiM(AnomalyDetector):
         normalize: (mean, std), "imagenet" or None: what images in [0, 1] need before the backbone. "auto" is
             "imagenet" for torchvision's published weights, None for a module, which gets the images as they are.
         top_fraction: The image score is the mean of this share of highest pixels, in [0, 1]; 0 takes the maximum.
-        nested: None keeps parity with nearest upsampling at every size: where the grids do not nest, all layers are
-            joined on the finest one. True pads them by replication instead (a slightly different model there, less
-            memory), False always joins.
-        channels: Indices (num_features,) of the channels to keep instead of a random subset, counted through the
-            layers in their order.
+        nested: None equals nearest upsampling at every size: where the grids do not nest, all layers are joined on the
+            finest one. True pads them instead (a slightly different model there, less memory), False always joins.
+        channels: Indices (num_features,) of the channels to keep, counted through the layers in their order.
         generator: Draws the subset; None takes torch's global one.
 
     Raises:

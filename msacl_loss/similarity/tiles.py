@@ -79,7 +79,8 @@ def upper_tiles(views: SortedViews) -> Iterator[Tile]:
     """Tiles that hold each pair of own rows once (twice on the diagonal) and each own row with each other."""
     size = TILE_CPU if views.labels.device.type == "cpu" else TILE_ACCELERATOR
     rows = chunks(views.labels, slice(0, views.num_own), size)
-    others = chunks(views.labels, slice(views.num_own, len(views.labels)), size)
+    behind_own = slice(views.num_own, len(views.labels))
+    others = chunks(views.labels, behind_own, size)
     for index, row in enumerate(rows):
         halves = chunks(views.labels, row.span, size // 2)  # less below the diagonal is computed in vain
         yield from (Tile(half, column) for i, half in enumerate(halves) for column in halves[i:])
@@ -94,7 +95,8 @@ def chunks(labels: Tensor, span: slice, size: int) -> list[Chunk]:
     count = -(-num_views // max(size, 2))
     edges = [span.start + num_images * i // count * 2 for i in range(count)]
     edges.append(span.stop)
-    return [Chunk(slice(a, b), class_runs(labels[a:b])) for a, b in pairwise(edges)]
+    spans = [slice(start, end) for start, end in pairwise(edges)]
+    return [Chunk(span, class_runs(labels[span])) for span in spans]
 
 
 def class_runs(ordered_labels: Tensor) -> dict[int, slice] | None:
@@ -103,7 +105,11 @@ def class_runs(ordered_labels: Tensor) -> dict[int, slice] | None:
         return None
     changes = ordered_labels.diff().nonzero().flatten() + 1
     edges = [0, *changes.tolist(), len(ordered_labels)]
-    return {int(ordered_labels[a]): slice(a, b) for a, b in pairwise(edges)}
+    runs = {}
+    for start, end in pairwise(edges):
+        label = int(ordered_labels[start])
+        runs[label] = slice(start, end)
+    return runs
 
 
 def scale_same_class(values: Tensor, tile: Tile, views: SortedViews, factor: float) -> None:

@@ -135,7 +135,8 @@ def test_quickstart_prints_three_rows_and_draws(tmp_path: Path) -> None:
     printed = succeed("quickstart.py", tmp_path, "--epochs", 0)
     rows = [line.split(" image AUROC")[0].strip() for line in printed.splitlines() if "AUROC" in line]
     assert rows == ["random", "batch-norm calibrated", "MSACL"]
-    assert Image.open(tmp_path / "quickstart.png").size[0] > 1000
+    with Image.open(tmp_path / "quickstart.png") as picture:
+        assert picture.size[0] > 1000
 
 
 def test_gallery_draws(work: Path, tmp_path: Path) -> None:
@@ -161,11 +162,22 @@ def test_a_users_error_ends_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def hear_ctrl_c() -> None:
+    """A shell's background job inherits deafness to Ctrl-C; the script under test must not."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_in_one_line(tmp_path: Path, work: Path) -> None:
     shutil.copy(EXAMPLES / "pretrain.py", tmp_path)
     command = [sys.executable, "-u", "pretrain.py", "--data", str(work / "data"), "--epochs", "9999", "--size", "32"]
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear_ctrl_c,
     )
     assert process.stdout is not None
     process.stdout.readline()  # the summary: the script is at work
