@@ -149,11 +149,7 @@ class PaDiM(AnomalyDetector):
         return self
 
     def merge(self, other: "PaDiM") -> Self:
-        """Take in all images another detector with the same backbone was fitted on; call `finalize` afterwards.
-
-        Raises:
-            ValueError: If backbone channels, image size or grids differ.
-        """
+        """Take in all images of another detector with the same backbone, image size and channels; then `finalize`."""
         _check_alike(self, other)
         self.forget_thresholds()
         self.gaussian.merge(other.gaussian)
