@@ -50,7 +50,9 @@ class ClassifierHeads(nn.Module):
 
     def _as_seen(self, z: Tensor) -> Tensor:
         # Components of mean square 1 are what linear layers expect; on the unit sphere logits would be tiny.
-        return unit_vectors(z) * math.sqrt(z.shape[1]) if self.normalize else z
+        if not self.normalize:
+            return z
+        return unit_vectors(z) * math.sqrt(z.shape[1])
 
 
 def _in_weight_dtype(head: nn.Module, z: Tensor) -> Tensor:

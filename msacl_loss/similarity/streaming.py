@@ -135,8 +135,8 @@ def _num_kept(pairs: Tensor, others: Tensor, kappas: Kappas) -> int:
     rows = 2 * pairs.shape[0]
     # Half of the own matrix with its diagonal tiles, and all products with other processes.
     entries = rows * (rows + TILE_CPU) // 2 + rows * others.shape[0]
-    keep = pairs.device.type == "cpu" and not kappas.are_large and entries <= MOST_KEPT
-    return entries if keep else 0
+    is_small = pairs.device.type == "cpu" and entries <= MOST_KEPT
+    return entries if is_small and not kappas.are_large else 0
 
 
 def _plain_log_sums(views: SortedViews, kappas: Kappas, kept: Tensor) -> Tensor:

@@ -83,7 +83,8 @@ def upper_tiles(views: SortedViews) -> Iterator[Tile]:
     others = chunks(views.labels, behind_own, size)
     for index, row in enumerate(rows):
         halves = chunks(views.labels, row.span, size // 2)  # less below the diagonal is computed in vain
-        yield from (Tile(half, column) for i, half in enumerate(halves) for column in halves[i:])
+        for i, half in enumerate(halves):
+            yield from (Tile(half, column) for column in halves[i:])
         yield from (Tile(row, column) for column in rows[index + 1 :] + others)
 
 
