@@ -5,13 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from medmix_cases import SEEDS
 
 from medmix import RandomNonlinearIntensity
 
 CURVES = st.sampled_from(["bezier", "genesis"])
-
-
-SEEDS = st.integers(0, 2**31)
 
 
 def images(seed: int, shape=(3, 2, 9, 7), dtype=torch.float64) -> torch.Tensor:

@@ -2,14 +2,11 @@
 
 import pytest
 import torch
+from medmix_cases import generator
 from torch import Tensor
 
 from medmix import MedMix
 from medmix.lesions.blending import membrane, seamless
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def disc(side: int, radius: float) -> Tensor:

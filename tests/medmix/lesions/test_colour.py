@@ -3,13 +3,10 @@
 import pytest
 import torch
 import torchvision.transforms.functional as tvf
+from medmix_cases import generator
 from torch import Tensor
 
 from medmix.lesions.colour import hue_rotation, jitter_colour
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def mid_range(seed: int) -> Tensor:

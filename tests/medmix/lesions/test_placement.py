@@ -6,22 +6,10 @@ import scipy.ndimage
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from medmix_cases import SEEDS, SHAPES, SIZES, generator
 from torch import Tensor
 
 from medmix import MedMix
-
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-SIZES = st.sampled_from([(1 / 16, 1 / 4), (1 / 4, 1 / 2.3), (0.05, 0.6), (0.3, 0.3), (0.01, 0.02), (0.5, 1.0)])
-
-
-SHAPES = st.sampled_from(["blob", "ellipse", "rectangle"])
-
-
-SEEDS = st.integers(0, 2**31)
 
 
 def components(mask: Tensor) -> tuple[int, int]:

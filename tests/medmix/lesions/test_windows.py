@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from medmix_cases import SEEDS, SHAPES, SIZES, generator
 
 from medmix import (
     MedMix,
@@ -12,25 +13,11 @@ from medmix.lesions.blending import seamless
 from medmix.lesions.outlines import OUTLINES, lesion_alpha
 from medmix.lesions.windows import RenderedLesions, paste, window_starts
 
-
-def generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
 OPTIONS: list[dict[str, object]] = [
     {}, {"softness": 0.0}, {"blending": "hard"}, {"blending": "seamless"}, {"nonlinear": None},
     {"noise": (0.0, 0.0)}, {"nonlinear": "genesis"}, {"deformation": "fisheye"},
     {"deformation": "wave"}, {"shape": "ellipse"}, {"shape": "rectangle"}, {"p": 0.5}, {"same_on_batch": True},
 ]  # fmt: skip
-
-
-SIZES = st.sampled_from([(1 / 16, 1 / 4), (1 / 4, 1 / 2.3), (0.05, 0.6), (0.3, 0.3), (0.01, 0.02), (0.5, 1.0)])
-
-
-SHAPES = st.sampled_from(["blob", "ellipse", "rectangle"])
-
-
-SEEDS = st.integers(0, 2**31)
 
 
 @given(st.booleans(), st.booleans(), st.integers(5, 40), st.integers(0, 999))
