@@ -1,6 +1,6 @@
 """Judge a recipe without a test image: lesions of a third kind in held-out healthy images, and what was forgotten.
 
-    python examples/reproduction/choose.py --data mri_lgg_flair --donors kvasir_seg_patch --row msacl --whole-lr 0.003
+    python examples/reproduction/choose.py --data mri_lgg_flair --donors kvasir_seg_patch --row msacl --adapt-lr 0.03
 
 A fifth of the healthy patients is held out. Real lesions of another data set, cut out by their masks and shifted to the
 colour around (in grey where the set is grey), are pasted into their images: neither MedMix nor a drawing made them.

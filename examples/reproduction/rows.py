@@ -12,13 +12,13 @@ droc (Sohn et al. 2021, 2011.02578): NT-Xent over rotated copies without the cla
     from scratch, 2,048 epochs, SGD .01, weight decay 3e-4; a KDE and a linear OC-SVM on pooled features, here the
     detectors "kde" and "ocsvm".
 
-Changed in all: images of 64 px, a start from ImageNet with its batch-norm frozen, learning rates and number of steps of
-MSACL, tau .2, weak views without colour changes.
+Changed in all: images of 64 px, a start from ImageNet, learning rates, number of steps and weak views of MSACL, tau .2.
 """
 
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from networks.encoders import Init
 from torch import Tensor
 
 from medmix import CutMixClasses, MedMix, NoiseClasses, PermutationClasses, RotationClasses
@@ -41,8 +41,6 @@ class Recipe:
     """Largest diameter of a lesion."""
     crop_min: float = 0.8
     """Smallest area of the weak random crop."""
-    colour: bool = False
-    """Whether weak views change colours and turn grey: healthy mucosa has one colour, so the detectors need it."""
     centred: bool = True
     """Whether embeddings are centred by their class mean, equation (2); otherwise the centres are 0."""
     alpha: float = 2.0
@@ -51,13 +49,13 @@ class Recipe:
     """Temperature tau of equation (7)."""
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 0.0)
     """Weights of the terms (3), (5), (8) and (9) in equation (1)."""
-    frozen_norm: bool = True
-    """Whether batch-norm keeps the statistics of the healthy images instead of taking those of each batch."""
-    early: Literal["auto", "train", "freeze"] = "auto"
-    """Whether the layers up to layer2 are trained; "auto" trains them where all images are grey."""
-    whole_lr: float = 0.003
+    features: Literal["auto", "adapt", "keep"] = "auto"
+    """What becomes of the start's features. "adapt" trains all layers, with the batch's statistics and colour changes
+    in the weak views; "keep" leaves batch-norm, the layers up to layer2 and the colours as they are; "auto" keeps them
+    where images have colours and the start is ImageNet."""
+    adapt_lr: float = 0.03
     """Learning rate of the backbone where all its layers are trained."""
-    late_lr: float = 0.01
+    keep_lr: float = 0.01
     """Learning rate of the layers behind layer2 where only they are trained."""
     projection_lr: float = 0.03
     """Learning rate of the projection."""
@@ -124,13 +122,13 @@ def strong_augmentation(recipe: Recipe) -> MedMix | PermutationClasses | Rotatio
     return others[recipe.strong]()
 
 
-def trains_early(recipe: Recipe, images: Tensor) -> bool:
-    """Whether the layers up to layer2 are trained on these images (N, 3, S, S).
+def adapts(recipe: Recipe, images: Tensor, init: Init) -> bool:
+    """Whether all layers are trained on these images (N, 3, S, S), uint8, rather than the late ones.
 
     ImageNet's first layers know colours and textures of photographs: they serve endoscopy as they are and are lost when
     trained, while grey scans of another kind of light need new ones.
     """
-    if recipe.early != "auto":
-        return recipe.early == "train"
+    if recipe.features != "auto":
+        return recipe.features == "adapt"
     is_grey = (images[:, 0] == images[:, 1]).all() and (images[:, 1] == images[:, 2]).all()
-    return bool(is_grey)
+    return init == "random" or bool(is_grey)

@@ -17,9 +17,9 @@ EMBEDDING_DIM = 128
 class TrainingStep(nn.Module):
     """Images -> views and patch pairs -> embeddings -> the terms of equation (1)."""
 
-    def __init__(self, encoder: Encoder, recipe: Recipe, size: int, amp: bool) -> None:
+    def __init__(self, encoder: Encoder, recipe: Recipe, size: int, changes_colours: bool, amp: bool) -> None:
         super().__init__()
-        jitter_p, grayscale_p = (0.8, 0.2) if recipe.colour else (0.0, 0.0)
+        jitter_p, grayscale_p = (0.8, 0.2) if changes_colours else (0.0, 0.0)
         weak = WeakAugmentation(size, scale=(recipe.crop_min, 1.0), jitter_p=jitter_p, grayscale_p=grayscale_p)
         self.encoder = encoder
         self.views = MultiClassViews(strong_augmentation(recipe), weak, recipe.num_classes)

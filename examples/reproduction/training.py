@@ -12,7 +12,7 @@ from files import save_durably
 from networks.encoders import Architecture, Encoder, Init, calibrated, is_late, make_backbone
 from networks.folding import folded_twin
 from networks.joined_batch_norm import join_batch_norm
-from rows import Recipe, trains_early
+from rows import Recipe, adapts
 from step import TrainingStep, own_rows
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -58,9 +58,11 @@ class Pretraining:
         # The trained tensors belong to `backbone`; with frozen statistics a faster twin computes with them.
         start = make_backbone(setting.architecture, setting.init).to(setting.device)
         self.backbone = calibrated(start, images).to(memory_format=torch.channels_last)
-        _freeze_early(self.backbone, not trains_early(recipe, images))
-        encoder = Encoder(folded_twin(self.backbone) if recipe.frozen_norm else self.backbone)
-        self.step = self.model = TrainingStep(encoder, recipe, images.shape[-1], setting.amp).to(setting.device)
+        self.adapts = adapts(recipe, images, setting.init)
+        _freeze_early(self.backbone, not self.adapts)
+        encoder = Encoder(self.backbone if self.adapts else folded_twin(self.backbone))
+        step = TrainingStep(encoder, recipe, images.shape[-1], changes_colours=self.adapts, amp=setting.amp)
+        self.step = self.model = step.to(setting.device)
         if dist.is_initialized():
             self.model = DistributedDataParallel(join_batch_norm(self.step))
         self.optimiser = torch.optim.SGD(self._parameter_groups(), momentum=0.9, weight_decay=3e-4)
@@ -70,7 +72,7 @@ class Pretraining:
         """Backbone, projection and heads, each with its learning rate."""
         recipe = self.recipe
         trained = [p for p in self.backbone.parameters() if p.requires_grad]
-        backbone_lr = recipe.whole_lr if trains_early(recipe, self.images) else recipe.late_lr
+        backbone_lr = recipe.adapt_lr if self.adapts else recipe.keep_lr
         return [
             {"params": trained, "lr": backbone_lr},
             {"params": list(self.step.encoder.projection.parameters()), "lr": recipe.projection_lr},
@@ -92,7 +94,7 @@ class Pretraining:
     def _set_mode(self) -> None:
         """Train; batch-norm with frozen statistics stays in evaluation mode."""
         self.model.train()
-        if self.recipe.frozen_norm:
+        if not self.adapts:
             self.step.encoder.backbone.eval()
 
     def train_epoch(self, progress: bool = True) -> dict[str, float]:
@@ -120,7 +122,7 @@ class Pretraining:
 
         Where they were frozen it has them, and was trained with them: new ones would undo a part of what was learnt.
         """
-        if self.recipe.frozen_norm:
+        if not self.adapts:
             return copy.deepcopy(self.backbone).requires_grad_(True)
         return calibrated(self.backbone, self.images).requires_grad_(True)
 

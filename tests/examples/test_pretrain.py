@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks.encoders import is_late, load_backbone, make_backbone
+from networks.encoders import Init, is_late, load_backbone, make_backbone
 from pretrain import main
-from rows import ROWS, Recipe, recipe_for, trains_early
+from rows import ROWS, Recipe, adapts, recipe_for
 from torchvision.transforms.v2.functional import to_pil_image
 from training import Pretraining, Setting, pretrain
 
@@ -49,9 +49,7 @@ def test_command_line_trains_resumes_further_and_says_what_is_wrong(folder: Path
     state = torch.load(tmp_path / "run/checkpoint.pt", weights_only=True)
     assert state["epoch"] == 2
     backbone = load_backbone(tmp_path / "run/encoder.pt")
-    assert torch.equal(
-        backbone.layer1[0].conv_pw.weight, state["step"]["encoder.backbone.layer1.0.conv_pw.convolution.weight"]
-    )
+    assert torch.equal(backbone.layer1[0].conv_pw.weight, state["step"]["encoder.backbone.layer1.0.conv_pw.weight"])
     with pytest.raises(SystemExit, match="these differ: alpha"):
         main([*common, "--out", str(tmp_path / "run"), "--alpha", "3", "--resume"])
     with pytest.raises(SystemExit, match="expected a row of"):
@@ -78,30 +76,30 @@ def test_every_row_trains(images: torch.Tensor, row: str) -> None:
     assert all(torch.isfinite(torch.tensor(value)) for value in statistics.values())
 
 
-@pytest.mark.parametrize(("early", "grey"), [("auto", True), ("auto", False), ("freeze", True), ("train", False)])
-def test_early_layers_are_trained_where_images_are_grey(images: torch.Tensor, early: str, grey: bool) -> None:
+STARTS = [("imagenet", True, True), ("imagenet", False, False), ("random", False, True)]
+
+
+@pytest.mark.parametrize(("init", "grey", "expected"), STARTS)
+def test_early_layers_adapt_to_grey_images_and_from_random_weights(
+    images: torch.Tensor, init: Init, grey: bool, expected: bool
+) -> None:
     if grey:
         images = images[:, :1].expand(-1, 3, -1, -1).contiguous()
-    recipe = replace(RECIPE, early=early)
-    assert trains_early(recipe, images) == (early == "train" or (early == "auto" and grey))
-    run = Pretraining(images, recipe, SETTING)
+    assert adapts(RECIPE, images, init) == expected
+
+
+@pytest.mark.parametrize("features", ["adapt", "keep"])
+def test_kept_features_are_early_layers_and_batch_norm(images: torch.Tensor, features: str) -> None:
+    run = Pretraining(images, replace(RECIPE, features=features), SETTING)
     run.set_centres()
     before = {name: p.detach().clone() for name, p in run.backbone.named_parameters()}
     statistics_before = {name: b.clone() for name, b in run.backbone.named_buffers()}
     run.train_epoch(progress=False)
     for name, parameter in run.backbone.named_parameters():
         changed = not torch.equal(parameter, before[name])
-        assert changed == (is_late(name) or trains_early(recipe, images)), name
+        assert changed == (is_late(name) or features == "adapt"), name
     for name, buffer in run.backbone.named_buffers():
-        assert torch.equal(buffer, statistics_before[name]), name  # frozen batch-norm
-
-
-def test_statistics_of_each_batch_are_an_option(images: torch.Tensor) -> None:
-    run = Pretraining(images, replace(RECIPE, frozen_norm=False), SETTING)
-    run.set_centres()
-    before = run.backbone.layer3[0].bn1.running_mean.clone()
-    run.train_epoch(progress=False)
-    assert not torch.equal(run.backbone.layer3[0].bn1.running_mean, before)
+        assert torch.equal(buffer, statistics_before[name]) == (features == "keep"), name
 
 
 def test_ccd_neither_centres_nor_calibrates(images: torch.Tensor) -> None:

@@ -33,7 +33,7 @@ def losses(folder: Path, name: str, launcher: tuple[str, ...]) -> list[dict[str,
     options = {"data": folder, "out": folder / name, "size": 32, "epochs": STEPS, "batch-size": 4}
     arguments = [str(part) for option, value in options.items() for part in (f"--{option}", value)]
     arguments += ["--architecture", "resnet18", "--init", "random"]
-    arguments += ["--no-frozen-norm", "--weights", "1", "1", "1", "1"]  # batch-norm joins processes, all four terms do
+    arguments += ["--weights", "1", "1", "1", "1"]  # batch-norm joins processes, all four terms do
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, *launcher, str(SCRIPT), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
