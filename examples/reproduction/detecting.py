@@ -17,6 +17,15 @@ from detectors import IGD, AnomalyDetector, PaDiM, evaluate
 
 DetectorName = Literal["padim", "padim-layer3", "knn", "patchcore", "igd", "kde", "ocsvm"]
 TOP_SHARE = 0.1
+PATCH_DETECTORS = ("padim", "padim-layer3", "patchcore")  # judged by the mean of the highest tenth of the map, too
+DEFAULT_DETECTORS: tuple[DetectorName, ...] = ("padim", "knn")
+# Where --detectors is not given: IGD for the rows of the paper's Table 1, DROC's own scores, and bars.
+MORE_DETECTORS: dict[str, tuple[DetectorName, ...]] = {
+    "start-calibrated": ("igd", "patchcore", "kde", "ocsvm"),
+    "ccd": ("igd",),
+    "msacl": ("igd",),
+    "droc": ("kde", "ocsvm"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,14 +50,24 @@ class Judgement:
     metrics: dict[str, float]
 
 
+def detectors_of(row: str, wanted: tuple[DetectorName, ...]) -> tuple[DetectorName, ...]:
+    """What judges a row's encoder: what the command line names, or the row's own choice."""
+    return wanted or (*DEFAULT_DETECTORS, *MORE_DETECTORS.get(row, ()))
+
+
 def judge(name: DetectorName, backbone: nn.Module, data: Dataset, setting: Setting, igd: IGDSetting) -> Judgement:
     """Fit the named detector and score all test images."""
     if name in ("kde", "ocsvm"):
         return _judge_one_class(name, backbone, data, setting)
     detector = fit_detector(name, backbone, data.train, setting, igd)
+    return judge_detector(detector, data, with_top=name in PATCH_DETECTORS)
+
+
+def judge_detector(detector: AnomalyDetector, data: Dataset, *, with_top: bool = False) -> Judgement:
+    """Score all test images by a fitted detector, and by the mean of the highest tenth of its maps if wanted."""
     metrics = evaluate(detector, labelled_batches(data))
     maximum, top = _scores(detector, data.test)
-    if name not in ("padim", "padim-layer3", "patchcore"):
+    if not with_top:
         return Judgement({"score": maximum}, metrics)
     metrics["image_auroc_top"] = float(roc_auc_score(data.labels, top))
     return Judgement({"maximum": maximum, "top tenth": top}, metrics)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data import Dataset
+from detecting import Judgement
 
 METRICS = ("image_auroc", "image_auroc_top", "pixel_auroc", "aupro", "dice")
 # What tells a run from every other one.
@@ -34,6 +35,21 @@ def append_csv(file: Path, columns: tuple[str, ...], lines: list[Mapping[str, ob
             writer.writeheader()
         for line in lines:
             writer.writerow({name: _text(value) for name, value in line.items()})
+
+
+def append_judgement(
+    results: Path, key: tuple[str, ...], judgement: Judgement, known: Mapping[str, object]
+) -> dict[str, object]:
+    """Write a run's scores and then its line, which says that it is done; returns the line."""
+    names = dict(zip(KEY, key, strict=True))
+    score_lines = []
+    for rule, scores in judgement.scores.items():
+        text = " ".join(f"{score:.5g}" for score in scores.tolist())
+        score_lines.append(names | {"rule": rule, "scores": text})
+    append_csv(scores_file(results), SCORE_COLUMNS, score_lines)
+    line = names | known | judgement.metrics
+    append_csv(results, COLUMNS, [line])
+    return line
 
 
 def scores_file(results: Path) -> Path:

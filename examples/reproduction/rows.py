@@ -105,10 +105,10 @@ def recipe_for(row: str, base: Recipe, num_images: int) -> Recipe:
     return replace(recipe, epochs=max(1, round(STEPS / steps_per_epoch)))
 
 
-def changes(recipe: Recipe) -> dict[str, object]:
-    """The fields in which a recipe differs from the default one."""
-    default = vars(Recipe())
-    return {name: value for name, value in vars(recipe).items() if value != default[name]}
+def changes(options: object) -> dict[str, object]:
+    """The fields in which a recipe, or another dataclass of options, differs from its defaults."""
+    default = vars(type(options)())
+    return {name: value for name, value in vars(options).items() if value != default[name]}
 
 
 def strong_augmentation(recipe: Recipe) -> MedMix | PermutationClasses | RotationClasses | NoiseClasses:

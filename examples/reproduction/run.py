@@ -18,10 +18,11 @@ import torch
 import tyro
 from baselines import trivial_scores
 from data import Dataset, read_folder
-from detecting import DetectorName, IGDSetting, judge
+from detecting import DetectorName, IGDSetting, Judgement, detectors_of, judge, judge_detector
 from files import check_folder
 from networks.encoders import calibrated, load_backbone, make_backbone, save_backbone
-from results import COLUMNS, KEY, SCORE_COLUMNS, append_csv, key_of, read_csv, remember_images, scores_file
+from results import COLUMNS, KEY, append_csv, append_judgement, key_of, read_csv, remember_images
+from rivals.own_rows import GENERATIVE, OWN_ROWS, RivalSetting, fit_rival, rival_epochs, write_curve
 from rows import ROWS, START_ROWS, Recipe, changes, recipe_for
 from sklearn.metrics import roc_auc_score
 from tables import print_tables
@@ -29,6 +30,8 @@ from torch import nn
 from training import Pretraining, Setting, pretrain
 
 Flat = tyro.conf.OmitArgPrefixes
+OWN_SCORE = "own"  # the detector of a row that brings its score
+EPOCHS = ("epochs", "rival_epochs")  # they have a column of their own
 
 
 @dataclass
@@ -39,8 +42,8 @@ class Options:
     """Folders with train/normal, test/normal, test/abnormal and, optionally, test/masks and manifest.csv."""
     rows: tuple[str, ...] = ("start", "start-calibrated", "ccd", "msacl")
     """Rows of the comparison; "all" for each."""
-    detectors: tuple[DetectorName, ...] = ("padim", "knn")
-    """What judges an encoder."""
+    detectors: tuple[DetectorName, ...] = ()
+    """What judges an encoder; by default padim and knn, and for some rows more (README.md says which)."""
     seeds: int = 1
     """Number of seeds."""
     first_seed: int = 0
@@ -56,6 +59,7 @@ class Options:
     setting: Annotated[Setting, Flat] = field(default_factory=Setting)
     recipe: Annotated[Recipe, Flat] = field(default_factory=Recipe)
     igd: Annotated[IGDSetting, Flat] = field(default_factory=IGDSetting)
+    rival: Annotated[RivalSetting, Flat] = field(default_factory=RivalSetting)
 
 
 class Comparison:
@@ -78,11 +82,13 @@ class Comparison:
             for seed in range(options.first_seed, options.first_seed + options.seeds):
                 setting = replace(options.setting, seed=seed)
                 for row in options.rows:
-                    self.run_row(folder.name, data, row, setting)
+                    run_row = self.run_rival if row in OWN_ROWS else self.run_row
+                    run_row(folder.name, data, row, setting)
 
     def run_row(self, name: str, data: Dataset, row: str, setting: Setting) -> None:
         """Train one encoder, unless its file is there, and judge it by each detector."""
-        missing = [d for d in self.options.detectors if self.key(name, row, d, setting) not in self.done]
+        detectors = detectors_of(row, self.options.detectors)
+        missing = [d for d in detectors if self.key(name, row, d, setting) not in self.done]
         if not missing:
             return
         began = time.perf_counter()
@@ -92,6 +98,17 @@ class Comparison:
             key = self.key(name, row, detector, setting)
             self.judge(key, detector, backbone, data, setting, {"accuracy": accuracy, "seconds": seconds})
 
+    def run_rival(self, name: str, data: Dataset, row: str, setting: Setting) -> None:
+        """Train a rival that is a row of its own, and judge it by its own score; its losses go to OUT/curves."""
+        key = self.key(name, row, OWN_SCORE, setting)
+        if key in self.done:
+            return
+        began = time.perf_counter()
+        detector = fit_rival(row, data.train, setting, self.options.rival)
+        seconds = time.perf_counter() - began
+        write_curve(detector.history, self.file("curves", name, row, setting, ".csv"))
+        self.write(key, judge_detector(detector, data), setting, {"seconds": seconds})
+
     def encoder(self, name: str, data: Dataset, row: str, setting: Setting) -> tuple[nn.Module, float | str]:
         """The row's backbone, and its accuracy of term (8) in the last epoch."""
         if row in START_ROWS:
@@ -99,7 +116,7 @@ class Comparison:
             start = make_backbone(setting.architecture, setting.init).to(setting.device)
             return (calibrated(start, data.train) if row == "start-calibrated" else start), ""
         recipe = recipe_for(row, self.options.recipe, self.num_images)
-        file = self.encoder_file(name, row, setting)
+        file = self.file("encoders", name, row, setting, ".pt")
         if file.is_file():
             accuracy = torch.load(file.with_suffix(".accuracy"), weights_only=True)
             return load_backbone(file).to(setting.device), accuracy
@@ -122,7 +139,7 @@ class Comparison:
         self, name: str, data: Dataset, row: str, setting: Setting, run: Pretraining, accuracy: float
     ) -> None:
         """Judge the encoder as it is after some epochs."""
-        for detector in self.options.detectors:
+        for detector in detectors_of(row, self.options.detectors):
             key = self.key(name, row, detector, setting, epochs=f"{run.epoch} of {run.recipe.epochs}")
             if key not in self.done:
                 self.judge(key, detector, run.finished_backbone(), data, setting, {"accuracy": accuracy})
@@ -138,13 +155,11 @@ class Comparison:
     ) -> None:
         """Judge an encoder by one detector, and write its lines."""
         judgement = judge(detector, backbone, data, setting, self.options.igd)
-        line = dict(zip(KEY, key, strict=True)) | known | judgement.metrics | {"device": _device_name(setting.device)}
-        score_lines = []
-        for rule, scores in judgement.scores.items():
-            text = " ".join(f"{score:.5g}" for score in scores.tolist())
-            score_lines.append(dict(zip(KEY, key, strict=True)) | {"rule": rule, "scores": text})
-        append_csv(scores_file(self.results), SCORE_COLUMNS, score_lines)
-        append_csv(self.results, COLUMNS, [line])
+        self.write(key, judgement, setting, known)
+
+    def write(self, key: tuple[str, ...], judgement: Judgement, setting: Setting, known: dict[str, object]) -> None:
+        """Write the lines of a run, and print what it reached."""
+        line = append_judgement(self.results, key, judgement, known | {"device": _device_name(setting.device)})
         self.done.add(key)
         shown = [f"{name} {line[name]}" for name in ("data", "row", "epochs", "detector", "seed")]
         print(", ".join(shown), f"image AUROC {judgement.metrics['image_auroc']:.3f}", flush=True)
@@ -152,22 +167,25 @@ class Comparison:
     def key(self, name: str, row: str, detector: str, setting: Setting, epochs: str | None = None) -> tuple[str, ...]:
         """What tells a run from every other one, as the CSV spells it."""
         settings: dict[str, object] = {}
-        trained = row not in START_ROWS
-        if trained:
+        start = f"{setting.architecture} {setting.init}"
+        if row in OWN_ROWS:
+            epochs = str(rival_epochs(row, self.options.rival, self.num_images))
+            settings |= changes(self.options.rival)
+            start = "" if row in GENERATIVE else start
+        elif row not in START_ROWS:
             recipe = recipe_for(row, self.options.recipe, self.num_images)
             epochs = epochs or str(recipe.epochs)
-            settings |= {k: v for k, v in changes(self.options.recipe).items() if k != "epochs"}
+            settings |= changes(self.options.recipe)
         if detector == "igd":
             settings |= vars(self.options.igd)
-        text = " ".join(f"{k}={v}".replace(" ", "") for k, v in settings.items())
-        start = f"{setting.architecture} {setting.init}"
+        text = " ".join(f"{k}={v}".replace(" ", "") for k, v in settings.items() if k not in EPOCHS)
         return (name, str(self.options.size), start, row, epochs or "0", text, detector, str(setting.seed))
 
-    def encoder_file(self, name: str, row: str, setting: Setting) -> Path:
-        """Where an encoder is kept."""
+    def file(self, folder: str, name: str, row: str, setting: Setting, suffix: str) -> Path:
+        """Where an encoder or a curve is kept."""
         parts = [part for part in self.key(name, row, "", setting) if part]
         file_name = "-".join(parts).replace(" ", "-")
-        return self.options.out / "encoders" / f"{file_name}.pt"
+        return self.options.out / folder / f"{file_name}{suffix}"
 
     def add_trivial_scores(self, name: str, data: Dataset) -> None:
         """What a score without any learning reaches on this test set, as lines of the CSV."""
@@ -193,7 +211,7 @@ def _check(options: Options) -> None:
     if options.seeds < 1:
         raise ValueError("expected --seeds of at least 1")
     for row in options.rows:
-        if row not in START_ROWS:
+        if row not in (*START_ROWS, *OWN_ROWS):
             recipe_for(row, options.recipe, num_images=1)
     check_folder(options.out / "encoders")
 
@@ -202,7 +220,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Command line."""
     options = tyro.cli(Options, description=__doc__, args=arguments)
     if options.rows == ("all",):
-        options.rows = (*START_ROWS, *ROWS)
+        options.rows = (*START_ROWS, *ROWS, *OWN_ROWS)
     try:
         if options.table is None:
             _check(options)

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import pytest
-import torch
 from results import images_file, read_csv, scores_file
-from torchvision.transforms.v2.functional import to_pil_image
 
 import run
 from run import main
@@ -13,17 +11,6 @@ from run import main
 COMMON = ("--size", "32", "--epochs", "2", "--batch-size", "5", "--init", "random")
 ROWS = ("--rows", "start", "start-calibrated", "msacl")
 DETECTORS = ("--detectors", "padim", "knn", "igd", "--igd-epochs", "1", "--igd-width", "0.03125")
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    generator = torch.Generator().manual_seed(0)
-    for split, count in (("train/normal", 10), ("test/normal", 5), ("test/abnormal", 5)):
-        (tmp_path / "tiny" / split).mkdir(parents=True)
-        for i in range(count):
-            image = torch.randint(256, (3, 32, 32), dtype=torch.uint8, generator=generator)
-            to_pil_image(image).save(tmp_path / "tiny" / split / f"{i}.png")
-    return tmp_path / "tiny"
 
 
 def test_each_run_is_a_line_and_is_done_once(

@@ -9,6 +9,7 @@ from typing import Literal
 
 import timm
 import torch
+from files import save_durably
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchvision.models import ResNet18_Weights, resnet18
@@ -125,7 +126,7 @@ def calibrated(backbone: nn.Module, images: Tensor, batch_size: int = 32) -> nn.
 
 def save_backbone(backbone: nn.Module, architecture: Architecture, file: Path) -> None:
     """Write a backbone so that `load_backbone` can rebuild it."""
-    torch.save({"architecture": architecture, "state_dict": backbone.state_dict()}, file)
+    save_durably({"architecture": architecture, "state_dict": backbone.state_dict()}, file)
 
 
 def load_backbone(file: Path) -> nn.Module:

@@ -32,6 +32,9 @@ class PANDA(AnomalyDetector):
         trained: Names of the backbone's parts that are fine-tuned.
         epochs: Passes over the healthy images; a checkpoint after each.
         lr: Learning rate of SGD.
+
+    Attributes:
+        history: Mean loss of each epoch, for the training curve.
     """
 
     def __init__(
@@ -49,25 +52,30 @@ class PANDA(AnomalyDetector):
         self.lr = lr
         self.checkpoints = nn.ModuleList()
         self.typical: list[Tensor] = []  # mean distance of the training images at each checkpoint
+        self.history: list[dict[str, float]] = []
 
     def fit(self, loader: Iterable[Any]) -> Self:
         """Draw the features of healthy images together, in evaluation mode: batch-norm stays as it is."""
         backbone = copy.deepcopy(self.backbone)
         self.checkpoints = nn.ModuleList()
         self.typical = []
+        self.history = []
         self._remember(backbone, loader)
         centre = self.checkpoints[0].bank.mean(0)
         parameters = [p for name in self.trained for p in backbone.get_submodule(name).parameters()]
         optimiser = torch.optim.SGD(parameters, self.lr, momentum=0.9, weight_decay=5e-5)
         for _ in range(self.epochs):
+            losses = []
             for images in self.batches(loader):
                 loss = (backbone(images) - centre).square().sum(1).mean()
                 optimiser.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(parameters, LARGEST_GRADIENT)
                 optimiser.step()
+                losses.append(loss.detach())
                 self.remember_shape(images)
             self._remember(backbone, loader)
+            self.history.append({"compactness": float(torch.stack(losses).mean())})
         return self.eval()
 
     def is_fitted(self) -> bool:
