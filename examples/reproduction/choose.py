@@ -160,13 +160,20 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
 
 
-def print_judgement(options: Options) -> None:
-    """Train on four fifths of the patients and judge start and result on the last fifth."""
-    train, held = hold_out(options.data, read_train(options.data, options.size))
-    sick, masks = paste_lesions(held, cut_lesions(options.donors))
+def judging_set(root: Path, donors: Path, size: int) -> Dataset:
+    """A data set without test images: four fifths of the patients, and the last fifth without and with lesions."""
+    train, held = hold_out(root, read_train(root, size))
+    sick, masks = paste_lesions(held, cut_lesions(donors))
     labels = torch.arange(2).repeat_interleave(len(held))
     no_masks = torch.zeros_like(masks)
-    data = Dataset(train, torch.cat([held, sick]), labels, torch.cat([no_masks, masks]), [], [])
+    return Dataset(train, torch.cat([held, sick]), labels, torch.cat([no_masks, masks]), [], [])
+
+
+def print_judgement(options: Options) -> None:
+    """Train on four fifths of the patients and judge start and result on the last fifth."""
+    data = judging_set(options.data, options.donors, options.size)
+    train = data.train
+    held = data.test[data.labels == 0]
     setting = options.setting
     start = calibrated(make_backbone(setting.architecture, setting.init), train)
     trained = pretrain(train, recipe_for(options.row, options.recipe, len(train)), setting)

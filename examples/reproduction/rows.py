@@ -61,6 +61,8 @@ class Recipe:
     """Learning rate of the projection."""
     heads_lr: float = 0.03
     """Learning rate of the loss's heads f_beta and f_gamma."""
+    rate: float = 1.0
+    """Factor on these learning rates: a row's own, as `search.py` finds it."""
     epochs: int | None = None
     """Passes over the healthy images; None makes about 200 steps of them."""
     batch_size: int = 16
@@ -88,8 +90,14 @@ ROWS: dict[str, Recipe] = {
 START_ROWS = ("start", "start-calibrated")  # no training; the second one ends with the calibration of all others
 
 
-def recipe_for(row: str, base: Recipe, num_images: int) -> Recipe:
+def recipe_for(row: str, base: Recipe, num_images: int, steps: int = STEPS) -> Recipe:
     """A row's recipe with what `base` changes in the defaults of MSACL, and with its number of epochs.
+
+    Args:
+        row: Name of the row.
+        base: Recipe whose changes take the place of the row's.
+        num_images: Healthy images to train on.
+        steps: Steps of 16 images that the epochs make where none are set.
 
     Raises:
         ValueError: If there is no such row, or a number is too small.
@@ -98,11 +106,13 @@ def recipe_for(row: str, base: Recipe, num_images: int) -> Recipe:
         raise ValueError(f"expected a row of {', '.join([*START_ROWS, *ROWS])}, got {row!r}")
     if base.batch_size < 1 or (base.epochs is not None and base.epochs < 1):
         raise ValueError("expected --epochs and --batch-size of at least 1")
+    if not base.rate > 0:
+        raise ValueError(f"expected --rate above 0, got {base.rate}")
     recipe = replace(ROWS[row], **changes(base))
     if recipe.epochs is not None:
         return recipe
     steps_per_epoch = max(1, num_images // recipe.batch_size)
-    return replace(recipe, epochs=max(1, round(STEPS / steps_per_epoch)))
+    return replace(recipe, epochs=max(1, round(steps / steps_per_epoch)))
 
 
 def changes(options: object) -> dict[str, object]:

@@ -74,9 +74,9 @@ class Pretraining:
         trained = [p for p in self.backbone.parameters() if p.requires_grad]
         backbone_lr = recipe.adapt_lr if self.adapts else recipe.keep_lr
         return [
-            {"params": trained, "lr": backbone_lr},
-            {"params": list(self.step.encoder.projection.parameters()), "lr": recipe.projection_lr},
-            {"params": list(self.step.criterion.parameters()), "lr": recipe.heads_lr},
+            {"params": trained, "lr": recipe.rate * backbone_lr},
+            {"params": list(self.step.encoder.projection.parameters()), "lr": recipe.rate * recipe.projection_lr},
+            {"params": list(self.step.criterion.parameters()), "lr": recipe.rate * recipe.heads_lr},
         ]
 
     def set_centres(self) -> None:

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import pytest
+import search
 import torch
 from choose import Lesion, cka, effective_rank, hold_out, main, paste_lesions
+from results import read_csv
 from torchvision.transforms.v2.functional import to_pil_image
 
 
@@ -63,3 +65,30 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "CKA 1.00" in printed
     with pytest.raises(SystemExit, match="expected masks in"):
         main(["--data", str(tmp_path / "b"), "--donors", str(tmp_path / "a"), *options])
+
+
+def test_rates_are_searched_once_and_the_best_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_set(tmp_path / "a", with_masks=False)
+    write_set(tmp_path / "b", with_masks=True)
+    file = tmp_path / "rates.csv"
+    sets = ["--data", str(tmp_path / "a"), "--donors", str(tmp_path / "b"), "--out", str(file)]
+    command = [*sets, "--size", "32", "--init", "random", "--steps", "1", "--rows", "simclr", "--factors", "0.3", "3"]
+    search.main(command)
+    lines = read_csv(file)
+    assert [(line["row"], line["factor"]) for line in lines] == [
+        ("start-calibrated", "0.0000"),
+        ("simclr", "0.3000"),
+        ("simclr", "3.0000"),
+    ]
+    capsys.readouterr()
+    search.main(command)
+    assert read_csv(file) == lines
+    assert "| row | a, x 0.3 | a, x 3 | best factor |" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--data and --donors"):
+        search.main([])
+
+
+def test_best_factor_is_the_mean_over_sets() -> None:
+    figures = {("a", 0.3): 0.6, ("b", 0.3): 0.9, ("a", 1.0): 0.7, ("b", 1.0): 0.7, ("a", 3.0): 0.99}
+    lines = [{"data": d, "factor": str(f), "image_auroc": str(value)} for (d, f), value in figures.items()]
+    assert search.best_factor(lines) == 0.3
