@@ -21,6 +21,7 @@ from data import Dataset, read_folder
 from detecting import DetectorName, IGDSetting, Judgement, detectors_of, judge, judge_detector
 from files import check_folder
 from networks.encoders import calibrated, load_backbone, make_backbone, save_backbone
+from paper_tables import OWN
 from results import COLUMNS, KEY, append_csv, append_judgement, key_of, read_csv, remember_images
 from rivals.own_rows import GENERATIVE, OWN_ROWS, RivalSetting, fit_rival, rival_epochs, write_curve
 from rows import ROWS, START_ROWS, Recipe, changes, recipe_for
@@ -30,7 +31,7 @@ from torch import nn
 from training import Pretraining, Setting, pretrain
 
 Flat = tyro.conf.OmitArgPrefixes
-OWN_SCORE = "own"  # the detector of a row that brings its score
+
 EPOCHS = ("epochs", "rival_epochs")  # they have a column of their own
 
 
@@ -100,7 +101,7 @@ class Comparison:
 
     def run_rival(self, name: str, data: Dataset, row: str, setting: Setting) -> None:
         """Train a rival that is a row of its own, and judge it by its own score; its losses go to OUT/curves."""
-        key = self.key(name, row, OWN_SCORE, setting)
+        key = self.key(name, row, OWN, setting)
         if key in self.done:
             return
         began = time.perf_counter()

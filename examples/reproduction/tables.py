@@ -4,6 +4,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import numpy as np
+from bootstrap import paired_difference
+from paper_tables import print_paper_tables
 from results import METRICS, Line, images_file, read_csv, scores_file
 
 SHOWN = {
@@ -15,13 +17,12 @@ SHOWN = {
 }
 RUN = ("row", "epochs", "settings", "detector")
 RIVALS_OF_MSACL = ("start-calibrated", "ccd")
-RESAMPLES = 2000
 
 Runs = dict[str, np.ndarray]  # scores (M,) by seed
 
 
 def print_tables(results: Path) -> None:
-    """Print for each data set its runs, and MSACL's differences to the start and to CCD with their intervals."""
+    """Print for each data set its runs and MSACL's differences to the start and to CCD; then the paper's tables."""
     lines = read_csv(results)
     scores = read_csv(scores_file(results))
     images = read_csv(images_file(results))
@@ -32,6 +33,7 @@ def print_tables(results: Path) -> None:
         own_scores = [line for line in scores if (line["data"], line["size"]) == (name, size)]
         own_images = [line for line in images if line["data"] == name]
         print_differences(own_scores, own_images)
+    print_paper_tables(scores, images)
 
 
 def print_runs(lines: list[Line]) -> None:
@@ -86,38 +88,6 @@ def _rival_runs(
         kept = [part for part in settings.split() if part.startswith("igd_")]
         return runs.get((rival, "0", " ".join(kept), detector, rule))
     return runs.get((rival, epochs, settings, detector, rule))
-
-
-def paired_difference(
-    ours: list[np.ndarray], theirs: list[np.ndarray], labels: np.ndarray, groups: np.ndarray, seed: int = 0
-) -> tuple[float, float, float]:
-    """Mean AUROC of some runs minus that of others, with its 95 % interval over resampled groups (patients).
-
-    A resample repeats an image as often as its group was drawn, so an AUROC is a weighted share of the pairs (normal,
-    abnormal) in the right order.
-    """
-    names, index = np.unique(groups, return_inverse=True)
-    drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
-    counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-    weights = np.concatenate([np.ones((1, len(labels))), counts[:, index]])  # (1 + R, M); the first is the sample
-    differences = _mean_auroc(ours, labels, weights) - _mean_auroc(theirs, labels, weights)
-    low, high = np.nanpercentile(differences[1:], [2.5, 97.5])
-    return float(differences[0]), float(low), float(high)
-
-
-def _mean_auroc(runs: list[np.ndarray], labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted AUROC, averaged over runs: scores (M,) and weights (R, M) -> (R,)."""
-    abnormal = labels == 1
-    heavy = weights[:, abnormal]
-    light = weights[:, ~abnormal]
-    pairs = heavy.sum(1) * light.sum(1)
-    values = []
-    for scores in runs:
-        above = scores[abnormal][:, None] > scores[~abnormal][None]
-        equal = scores[abnormal][:, None] == scores[~abnormal][None]
-        right = ((heavy @ (above + 0.5 * equal)) * light).sum(1)
-        values.append(right / np.where(pairs > 0, pairs, np.nan))
-    return np.mean(values, axis=0)
 
 
 def summary(values: list[str]) -> str:

@@ -36,6 +36,7 @@ def test_each_run_is_a_line_and_is_done_once(
     main(["--table", str(out / "results.csv")])
     printed = capsys.readouterr().out
     assert "| msacl | 2 | batch_size=5 | padim | 1 |" in printed
+    assert "| MSACL - IGD (batch_size=5) |" in printed
     assert "10 groups, 5 normal and 5 abnormal images" in printed
     assert "| msacl | 2 | batch_size=5 | knn | score | start-calibrated | 1, 1 |" in printed
 

@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from bootstrap import RESAMPLES, paired_difference
+from paper_tables import FIGURE_6, TABLE_1, print_paper_tables
+from rivals.own_rows import OWN_ROWS
+from rows import ROWS, START_ROWS
 from sklearn.metrics import roc_auc_score
-from tables import RESAMPLES, paired_difference, summary
+from tables import summary
 
 
 def test_interval_equals_a_loop_over_resampled_patients() -> None:
@@ -33,3 +37,35 @@ def test_summary() -> None:
     assert summary(["0.5", "0.7"]) == "0.600 ± 0.141"
     assert summary(["0.5"]) == "0.500"
     assert summary([""]) == "-"
+
+
+def test_tables_name_every_rival_and_only_rows_that_exist() -> None:
+    methods = [*TABLE_1, *FIGURE_6]
+    assert {method.row for method in methods} <= {*START_ROWS, *ROWS, *OWN_ROWS}
+    assert set(OWN_ROWS) | {"simclr", "rotnet", "csi", "droc", "ccd", "msacl"} <= {method.row for method in methods}
+
+
+def test_papers_tables_average_seeds_and_pair_images(capsys: pytest.CaptureFixture[str]) -> None:
+    images = [{"data": "a", "file": str(i), "label": str(i % 2), "group": f"p{i // 2}"} for i in range(12)]
+    right = " ".join(str(i % 2) for i in range(12))
+    wrong = " ".join(str(-(i % 2)) for i in range(12))
+    runs = [
+        ("msacl", "2 of 4", "", "padim", "0", "maximum", wrong),  # midway: no run of the table
+        ("msacl", "4", "", "padim", "0", "maximum", right),
+        ("msacl", "4", "", "padim", "0", "top tenth", wrong),
+        ("msacl", "4", "", "padim", "1", "maximum", right),
+        ("dae", "9", "", "own", "0", "score", right),
+        ("dae", "9", "", "own", "1", "score", wrong),
+        ("simclr", "4", "rate=3.0", "padim", "0", "maximum", wrong),
+        ("msacl", "4", "igd_epochs=1", "igd", "0", "score", wrong),
+        ("ccd", "4", "igd_epochs=1", "igd", "0", "score", right),
+    ]
+    names = ("row", "epochs", "settings", "detector", "seed", "rule", "scores")
+    scores = [{"data": "a", "size": "64"} | dict(zip(names, run, strict=True)) for run in runs]
+    print_paper_tables(scores, images)
+    table, figure = capsys.readouterr().out.split("Fig. 6 right")
+    assert "| method | a, 64 px | MSACL minus it |" in table
+    assert "| DAE | 0.500 [0.500, 0.500], 2 | +0.500 [+0.500, +0.500] |" in table
+    assert "| CCD - IGD | 1.000 [1.000, 1.000], 1 | -1.000 [-1.000, -1.000] |" in table
+    assert "| MSACL - PaDiM | 1.000 [1.000, 1.000], 2 | - |" in table
+    assert "| SimCLR | 0.000 [0.000, 0.000], 1 | +1.000 [+1.000, +1.000] |" in figure
