@@ -6,7 +6,7 @@ RESAMPLES = 2000
 
 
 def resampled_weights(groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """How often each of M images counts in the sample itself and in the resamples of its groups (patients), (1 + R, M)."""
+    """How often each of M images counts, in the sample itself and in resamples of its groups (patients): (1 + R, M)."""
     names, index = np.unique(groups, return_inverse=True)
     drawn = np.random.default_rng(seed).integers(len(names), size=(RESAMPLES, len(names)))
     counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])

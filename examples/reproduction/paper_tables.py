@@ -75,7 +75,7 @@ class SetOfRuns:
         }
 
     def cells(self, method: Method, settings: str) -> tuple[str, str]:
-        """AUROC (mean over seeds, interval, number of seeds), and what MSACL has more: by IGD beside IGD, else PaDiM."""
+        """AUROC (mean over seeds, interval, number of seeds) and what MSACL has more: under IGD for IGD, else PaDiM."""
         key = (method.row, method.detector, settings)
         if key not in self.aurocs:
             return "-", "-"
@@ -99,9 +99,8 @@ def print_paper_tables(scores: list[Line], images: list[Line]) -> None:
         sets[f"{name}, {size} px"] = SetOfRuns(own_scores, own_images)
     for title, methods in (("Table 1", TABLE_1), ("Fig. 6 right", FIGURE_6)):
         print(f"\n### The paper's {title}\n")
-        print(
-            "Image AUROC: mean over seeds, 95 % interval over patients, seeds. MSACL's is by PaDiM; beside IGD by IGD.\n"
-        )
+        print("Image AUROC: mean over seeds, 95 % interval over patients, number of seeds.")
+        print("MSACL minus it: MSACL under PaDiM, beside IGD under IGD; intervals are paired.\n")
         header = ["method", *(cell for name in sets for cell in (name, "MSACL minus it"))]
         _print_row(header)
         _print_row(["---"] * len(header))

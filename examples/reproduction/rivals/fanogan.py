@@ -1,14 +1,15 @@
 """f-AnoGAN: Schlegl et al. 2019, "f-AnoGAN: Fast unsupervised anomaly detection with generative adversarial networks".
 
-1. A WGAN-GP learns healthy images: the critic minimises D(G(z)) - D(x) + 10 (|grad D| - 1)^2, five steps for each step
-   of the generator, which minimises -D(G(z)) (their section 2.1).
+1. A WGAN-GP learns healthy images: the critic minimises D(G(z)) - D(x) + 10 (|grad D| - 1)^2 and the generator -D(G(z))
+   (their section 2.1).
 2. The encoder E is trained by izi_f (their eq. 4) with G and D frozen:
    L = 1/n |x - G(E(x))|^2 + kappa/n_d |f(x) - f(G(E(x)))|^2, f the critic's last inner layer, kappa = 1.
 3. The score is that same sum (their eq. 7); the map is |x - G(E(x))| (their eq. 9).
 
 Published: 64 x 64 patches of OCT scans, 128-d codes, Adam with lr 1e-4, batch 64, 100,000 generator steps and 50,000
-encoder steps. Changed: IGD's residual networks, one generator step per five batches, 2/3 of the epochs for the GAN and
-1/3 for the encoder, as many epochs as the command line says; the critic has layer norm, as WGAN-GP advises.
+encoder steps. Changed: IGD's residual networks, one critic step for each of the generator's (trainings are short), 2/3
+of the epochs for the GAN and 1/3 for the encoder, as many epochs and as large a rate as the command line says; the
+critic has layer norm, as WGAN-GP advises.
 """
 
 import torch
@@ -16,8 +17,6 @@ from torch import Tensor
 
 from detectors.igd.networks import Critic, Decoder
 from rivals.rival import Encoder, GenerativeRival, adam, critic_loss, step
-
-CRITIC_STEPS = 5
 
 
 class FAnoGAN(GenerativeRival):
@@ -43,7 +42,6 @@ class FAnoGAN(GenerativeRival):
         self.generator_optimiser = adam(self.generator, lr=lr)
         self.critic_optimiser = adam(self.critic, lr=lr)
         self.encoder_optimiser = adam(self.encoder, lr=lr, betas=(0.9, 0.999))
-        self.steps = 0
 
     def train_step(self, images: Tensor) -> dict[str, Tensor]:
         """One step of the GAN, or of the encoder in the last third of the epochs."""
@@ -64,11 +62,10 @@ class FAnoGAN(GenerativeRival):
 
     def _gan_step(self, images: Tensor) -> dict[str, Tensor]:
         codes = torch.randn(len(images), self.code_dim, device=images.device)
-        loss = critic_loss(self.critic, images, self.generator(codes))
+        made = self.generator(codes)
+        loss = critic_loss(self.critic, images, made)
         step(self.critic_optimiser, loss)
-        self.steps += 1
-        if self.steps % CRITIC_STEPS == 0:
-            step(self.generator_optimiser, -self.critic(self.generator(codes)).mean())
+        step(self.generator_optimiser, -self.critic(made).mean())
         return {"critic": loss}
 
     def _residuals(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ A denoising auto-encoder whose codes fill the cube (-1, 1)^d, so that *every* co
   by gradient steps to where C believes it least, and l_visual then uses the mined codes (their section 3.4);
 - the encoder and decoder minimise l_latent + l_visual + 10 l_MSE (their eq. 4, lambda = 10).
 
-Published: 28 to 32 px, noise of std .2, Adam. Changed: 64 px, IGD's residual networks, lr 2e-4 with betas (.5, .9).
-Left open by the paper, and taken here: five mining steps of .1 on the sign of the gradient; the score is the squared
+Published: 28 to 32 px, noise of std .2, Adam. Changed: 64 px, IGD's residual networks, betas (.5, .9).
+Left open by the paper, and taken here: two mining steps of .1 on the sign of the gradient; the score is the squared
 error of the rebuilt image (they compare it with discriminators' outputs and report the error).
 """
 
@@ -20,7 +20,7 @@ from detectors.igd.networks import Critic, Decoder
 from rivals.rival import Encoder, GenerativeRival, adam, residual_score, step
 
 CODE_DIM = 128
-MINING_STEPS = 5
+MINING_STEPS = 2
 MINING_RATE = 0.1
 NOISE = 0.2
 RECONSTRUCTION_WEIGHT = 10.0
