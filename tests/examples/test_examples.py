@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -81,6 +82,29 @@ def padim(work: Path, encoder: Path) -> Path:
     options = ("--data", work / "data", "--encoder", encoder, "--size", 32)
     assert "image_auroc" in succeed("train_padim.py", work / "padim", *options)
     return work / "padim/padim.pt"
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_given_weights_keep_their_early_layers_on_colour_images_only(tmp_path: Path, colour: bool) -> None:
+    network = timm.create_model("test_efficientnet", num_classes=0)
+    torch.save(network.state_dict(), tmp_path / "start.pt")
+    random = np.random.default_rng(0)
+    shape = (40, 32, 3) if colour else (40, 32)
+    (tmp_path / "data").mkdir()
+    for i in range(8):
+        Image.fromarray(random.integers(256, size=shape, dtype=np.uint8)).save(tmp_path / f"data/{i}.png")
+    options = ("--data", "data", "--backbone", "timm:test_efficientnet", "--weights", "start.pt", "--size", 32)
+    succeed("pretrain.py", tmp_path, *options, "--batch-size", 4, "--epochs", 1)
+
+    learnt = torch.load(tmp_path / "encoder.pt", weights_only=True)
+    kept = [key for key, value in network.named_parameters() if torch.equal(value, learnt[key])]
+    early = [
+        key for key, _ in network.named_parameters() if key.startswith(("conv_stem", "bn1", "blocks.0", "blocks.1"))
+    ]
+    assert bool(kept) == colour
+    if colour:
+        assert set(early) <= set(kept)
+        assert "conv_head.weight" not in kept
 
 
 def test_every_script_has_its_limit() -> None:
