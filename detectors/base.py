@@ -25,7 +25,7 @@ from typing_extensions import Self
 
 from detectors.checkpoint import read_state, state_of_model, write_safely
 from detectors.description import Metadata, Options, check_metadata, check_options, decode_options, encode_options
-from detectors.inputs import Shape, check_images, unpack
+from detectors.inputs import Shape, check_images, shape_of, unpack
 from detectors.late_buffers import LateBuffers, evaluating
 from detectors.prediction import AnomalyPrediction
 
@@ -94,11 +94,13 @@ class AnomalyDetector(LateBuffers, ABC):
             ValueError: If shape or size is wrong, or values are not finite.
         """
         self.require_fitted()
-        check_images(images, self._shape, finite=images.device.type == "cpu" if isinstance(images, Tensor) else False)
+        on_cpu = isinstance(images, Tensor) and images.device.type == "cpu"
+        check_images(images, self._shape, finite=on_cpu)
         pred_score, anomaly_map = self.score(self.in_own_precision(images))
         if self.image_threshold is None or self.pixel_threshold is None:
             return AnomalyPrediction(pred_score, anomaly_map)
-        labels, masks = pred_score > self.image_threshold, anomaly_map > self.pixel_threshold
+        labels = pred_score > self.image_threshold
+        masks = anomaly_map > self.pixel_threshold
         return AnomalyPrediction(pred_score, anomaly_map, labels, masks)
 
     @torch.no_grad()
@@ -123,12 +125,11 @@ class AnomalyDetector(LateBuffers, ABC):
             predictions = [self.score(images) for images in self.batches(loader, self._shape)]
         if not predictions:
             raise ValueError("expected at least one batch of normal images, got none: is the loader used up?")
-        scores, maps = (
-            torch.cat([part.float().cpu().flatten() for part in parts]) for parts in zip(*predictions, strict=True)
-        )
-        device = predictions[0][0].device
-        self.image_threshold = torch.tensor(np.quantile(scores.numpy(), quantile), dtype=torch.float32, device=device)
-        self.pixel_threshold = torch.tensor(np.quantile(maps.numpy(), quantile), dtype=torch.float32, device=device)
+        scores, maps = zip(*predictions, strict=True)
+        for name, batches in (("image_threshold", scores), ("pixel_threshold", maps)):
+            values = torch.cat([batch.float().cpu().flatten() for batch in batches])
+            threshold = np.quantile(values.numpy(), quantile)
+            setattr(self, name, torch.tensor(threshold, dtype=torch.float32, device=batches[0].device))
         return self
 
     def decision_function(self, images: Tensor) -> npt.NDArray[np.float32]:
@@ -136,7 +137,7 @@ class AnomalyDetector(LateBuffers, ABC):
         self.require_fitted()
         check_images(images, self._shape)
         with torch.no_grad(), evaluating(self):
-            scores = self.score(self.in_own_precision(images.to(self.device)))[0]
+            scores, _ = self.score(self.in_own_precision(images.to(self.device)))
         return scores.float().cpu().numpy()
 
     def score_samples(self, images: Tensor) -> npt.NDArray[np.float32]:
@@ -194,7 +195,7 @@ class AnomalyDetector(LateBuffers, ABC):
         for batch in loader:
             images = unpack(batch).image
             check_images(images, shape)
-            shape = (images.shape[1], images.shape[2], images.shape[3])
+            shape = shape_of(images)
             yield self.in_own_precision(images.to(self.device))
 
     def in_own_precision(self, images: Tensor) -> Tensor:
@@ -203,7 +204,8 @@ class AnomalyDetector(LateBuffers, ABC):
 
     def forget_thresholds(self) -> None:
         """Predictions hold no labels and masks until the next `set_threshold`: what was learnt has changed."""
-        self.image_threshold = self.pixel_threshold = None
+        self.image_threshold = None
+        self.pixel_threshold = None
 
     def require_fitted(self) -> None:
         """Raise NotFittedError before `fit`."""
@@ -213,7 +215,7 @@ class AnomalyDetector(LateBuffers, ABC):
 
     def remember_shape(self, images: Tensor) -> None:
         """Accept only images of this size (C, H, W) from now on."""
-        self.set_image_shape((images.shape[1], images.shape[2], images.shape[3]))
+        self.set_image_shape(shape_of(images))
 
     def set_image_shape(self, shape: Shape) -> None:
         """Accept only images of this shape (C, H, W) from now on."""

@@ -13,7 +13,8 @@ Metadata = dict[str, Any]  # str, bool, int, float, or a list of them
 def encode_options(options: Options) -> Tensor:
     """Write options as bytes of JSON (N,), uint8: a tensor like the rest of a state."""
     text = json.dumps(options, sort_keys=True)
-    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+    values = list(text.encode())
+    return torch.tensor(values, dtype=torch.uint8)
 
 
 def decode_options(encoded: Tensor) -> Options:
@@ -37,12 +38,19 @@ def check_options(saved: Options, own: Options, kind: str) -> None:
     Raises:
         ValueError: If one differs; the message names it.
     """
-    own = decode_options(encode_options(own))  # a tuple is a list there
-    # 1 == 1.0 == True in Python, and 1 is fine where 1.0 was saved; True is not.
-    differing = [n for n in sorted({*own, *saved}) if not _same(own.get(n), saved.get(n))]
-    if differing:
-        mine = ", ".join(f"{name}={own.get(name)!r}" for name in differing)
-        theirs = ", ".join(f"{name}={str(saved.get(name))[:80]}" for name in differing)
+    encoded = encode_options(own)
+    own = decode_options(encoded)  # a tuple is a list there
+    mine = ""
+    theirs = ""
+    for name in sorted({*own, *saved}):
+        here = own.get(name)
+        there = saved.get(name)
+        if not _same(here, there):
+            mine += f", {name}={here!r}"
+            theirs += f", {name}={str(there)[:80]}"
+    if mine:
+        mine = mine.removeprefix(", ")
+        theirs = theirs.removeprefix(", ")
         raise ValueError(
             f"expected a state of a {kind} with {mine} as here, got one saved with {theirs}: make the {kind} with the "
             "options of the state, or use detectors.load(file), which reads them from the file of detector.save"
@@ -64,4 +72,7 @@ def check_metadata(metadata: Metadata) -> None:
 
 
 def _same(one: Any, other: Any) -> bool:
-    return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
+    # 1 == 1.0 == True in Python, and 1 is fine where 1.0 was saved; True is not.
+    if isinstance(one, bool) != isinstance(other, bool):
+        return False
+    return bool(one == other)

@@ -36,14 +36,17 @@ def unpack(batch: Any) -> Batch:
     elif isinstance(batch, (tuple, list)) and len(batch) > 0:
         found = dict(zip(("image", "label", "mask"), batch, strict=False))
     else:
-        names = ("image", "label", "mask", "gt_label", "gt_mask")
-        found = {name: getattr(batch, name) for name in names if hasattr(batch, name)}
+        known = ("image", "label", "mask", "gt_label", "gt_mask")
+        found = {name: getattr(batch, name) for name in known if hasattr(batch, name)}
     if "image" not in found:
+        names = sorted(map(str, found))
+        having = f" with {names}" if names else ""
         raise TypeError(
             'expected a tensor, an (image, ...) tuple or a dict with "image" as batch, got '
-            f"{type(batch).__name__}{f' with {sorted(map(str, found))}' if found else ''}"
+            f"{type(batch).__name__}{having}"
         )
-    label, mask = (found[f"gt_{name}"] if f"gt_{name}" in found else found.get(name) for name in ("label", "mask"))
+    label = found.get("gt_label", found.get("label"))
+    mask = found.get("gt_mask", found.get("mask"))
     return Batch(found["image"], label, mask)
 
 
@@ -64,8 +67,11 @@ def check_images(images: Any, shape: Shape | None = None, *, finite: bool = True
             f"expected images (C, H, W) = {shape} as in training, got {tuple(images.shape[1:])}: "
             "resize them, or fit a detector at this size"
         )
-    if finite and not torch.compiler.is_compiling() and not bool(torch.isfinite(images).all()):
-        nan, infinite = int(images.isnan().sum()), int(images.isinf().sum())
+    if not finite or torch.compiler.is_compiling():
+        return
+    if not bool(torch.isfinite(images).all()):
+        nan = int(images.isnan().sum())
+        infinite = int(images.isinf().sum())
         raise ValueError(f"expected finite images, got {nan} NaN and {infinite} infinite values: check their source")
 
 

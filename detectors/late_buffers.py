@@ -36,7 +36,8 @@ class LateBuffers(nn.Module):
         """Make room for the late buffers that the checkpoint holds, and drop those it lacks."""
         for name in self._late_buffers:
             saved = state_dict.get(prefix + name)
-            setattr(self, name, None if saved is None else torch.empty_like(saved, device=self.device_marker.device))
+            room = None if saved is None else torch.empty_like(saved, device=self.device_marker.device)
+            setattr(self, name, room)
         super()._load_from_state_dict(state_dict, prefix, *args)
         self.after_load()
 

@@ -73,7 +73,8 @@ class FeatureExtractor(LateBuffers):
             raise TypeError(f"expected a sequence of layer names, got the string {layers!r}: write ({layers!r},)")
         network, self.name = make_backbone(backbone, weights)
         self.layers = None if layers is None else tuple(layers)
-        self.backbone = tapped(network, self.layers, named=self.name is not None).requires_grad_(False)
+        is_named = self.name is not None
+        self.backbone = tapped(network, self.layers, named=is_named).requires_grad_(False)
         self.in_channels = channels_taken(self.backbone)
         self._tokens = tokens_of(network)
         if normalize == "auto":
@@ -86,7 +87,9 @@ class FeatureExtractor(LateBuffers):
         """Map images (B, C, H, W) to feature maps, in the order of `layers`; grey ones are repeated where 3 are due."""
         images = with_channels(images, self.in_channels)
         if self.mean is not None and self.std is not None:
-            images = (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
+            mean = self.mean.to(images.dtype)
+            std = self.std.to(images.dtype)
+            images = (images - mean) / std
         image_size = (images.shape[2], images.shape[3])
         return as_maps(self.backbone(images), self.layers, image_size, self._tokens)
 
@@ -96,7 +99,8 @@ class FeatureExtractor(LateBuffers):
         Where torch.fx cannot trace the backbone, only the memory format changes.
         """
         if isinstance(self.backbone, TappedBackbone):
-            self.backbone = folded(self.backbone.backbone, self.backbone.layers) or self.backbone
+            whole = self.backbone
+            self.backbone = folded(whole.backbone, whole.layers) or whole
         self.backbone.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> Self:
@@ -105,10 +109,12 @@ class FeatureExtractor(LateBuffers):
 
     def _set_statistics(self, statistics: Statistics | None) -> None:
         """Keep mean and standard deviation as (1, C, 1, 1)."""
-        for name, value in zip(("mean", "std"), statistics or (None, None), strict=True):
-            self.register_late_buffer(name)
-            column = None if value is None else torch.tensor(value, dtype=torch.float32).view(1, -1, 1, 1)
-            setattr(self, name, column)
+        self.register_late_buffer("mean")
+        self.register_late_buffer("std")
+        if statistics is not None:
+            mean, std = statistics
+            self.mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
+            self.std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
 
 
 def make_backbone(
@@ -132,17 +138,22 @@ def make_backbone(
         return copy.deepcopy(backbone), None
     if not isinstance(backbone, (str, Path)):
         raise TypeError(f"expected a torchvision name, a path or a module as backbone, got {type(backbone).__name__}")
-    is_file = isinstance(backbone, Path) or (bool(Path(backbone).suffix) and not is_name(backbone))
-    if is_file:
+    has_suffix = bool(Path(backbone).suffix)
+    if isinstance(backbone, Path) or (has_suffix and not is_name(backbone)):
         return backbone_of_file(backbone, pooled=pooled)
     return named_backbone(str(backbone), weights, pooled=pooled), str(backbone)
 
 
 def channels_taken(backbone: nn.Module) -> int | None:
     """How many channels the first convolution takes; None without any."""
-    return next((m.in_channels for m in backbone.modules() if isinstance(m, nn.Conv2d)), None)
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    return None
 
 
 def with_channels(images: Tensor, channels: int | None) -> Tensor:
     """Grey images (B, 1, H, W) repeated as (B, 3, H, W) where the backbone takes three channels."""
-    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 and channels == 3 else images
+    if channels == 3 and images.shape[1] == 1:
+        return images.expand(-1, 3, -1, -1)
+    return images

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from detectors.backbones.taps import DEFAULT_LAYERS
+from detectors.inputs import shape_of
 
 Size = tuple[int, int]
 MOST_PREFIX_TOKENS = 16  # class and register tokens of any known transformer: DINOv2 has 1 + 4
@@ -33,14 +34,19 @@ def as_maps(output: Any, layers: Sequence[str] | None, image_size: Size, tokens:
         ValueError: If it holds anything else, or the layers are no keys of it.
     """
     values = _values(output, layers)
-    bad = [_kind(value) for value in values if not isinstance(value, Tensor) or value.ndim not in (3, 4)]
+    bad = [_kind(value) for value in values if not _is_usable(value)]
     if bad or not values:
         raise ValueError(
             f"expected feature maps (B, c, h, w) from the backbone, got {bad or 'none'}: "
             "name submodules of the backbone in layers, or give a backbone whose forward returns maps"
         )
-    maps = [tokens_to_map(value, image_size, tokens) if value.ndim == 3 else value for value in values]
-    return channels_first(maps, [value.ndim == 4 for value in values], image_size)
+    maps = []
+    unsure = []
+    for value in values:
+        is_map = value.ndim == 4
+        maps.append(value if is_map else tokens_to_map(value, image_size, tokens))
+        unsure.append(is_map)
+    return channels_first(maps, unsure, image_size)
 
 
 def channels_first(maps: Sequence[Tensor], unsure: Sequence[bool], image_size: Size) -> list[Tensor]:
@@ -52,16 +58,16 @@ def channels_first(maps: Sequence[Tensor], unsure: Sequence[bool], image_size: S
     Raises:
         ValueError: If the maps have the image's aspect neither way.
     """
-    shapes = [(m.shape[1], m.shape[2], m.shape[3]) for m, doubtful in zip(maps, unsure, strict=True) if doubtful]
-    grids = {"first": [shape[1:] for shape in shapes], "last": [shape[:2] for shape in shapes]}
+    pairs = list(zip(maps, unsure, strict=True))
+    shapes = [shape_of(one) for one, doubtful in pairs if doubtful]
+    grids_if_first = [(shape[1], shape[2]) for shape in shapes]
+    grids_if_last = [(shape[0], shape[1]) for shape in shapes]
     # An exact fit either way counts more than one up to the rounding of a convolution's border.
     for fits in (_divides, _resembles):
-        for order, candidates in grids.items():
-            if all(fits(grid, image_size) for grid in candidates):
-                turn = order == "last"
-                return [
-                    m.permute(0, 3, 1, 2) if turn and doubtful else m for m, doubtful in zip(maps, unsure, strict=True)
-                ]
+        if all(fits(grid, image_size) for grid in grids_if_first):
+            return list(maps)
+        if all(fits(grid, image_size) for grid in grids_if_last):
+            return [one.permute(0, 3, 1, 2) if doubtful else one for one, doubtful in pairs]
     raise ValueError(
         f"expected feature maps (C, rows, columns) of the aspect of images of {image_size[0]} x {image_size[1]} from "
         f"the backbone, got {shapes}: name layers that return maps, channels first or last"
@@ -76,17 +82,21 @@ def tokens_to_map(values: Tensor, image_size: Size, tokens: Tokens) -> Tensor:
     """
     count = values.shape[1]
     grids = _grids(image_size, tokens.patch_size)
-    wanted = range(MOST_PREFIX_TOKENS + 1) if tokens.prefix is None else [tokens.prefix, 0]
-    found = [grid for prefix in wanted for grid in grids if math.prod(grid) + prefix == count]
-    if not found:
+    prefixes: Sequence[int] = range(MOST_PREFIX_TOKENS + 1)
+    if tokens.prefix is not None:
+        prefixes = [tokens.prefix, 0]
+    found = _first_fit(grids, prefixes, count)
+    if found is None:
         raise ValueError(
             f"expected tokens (B, N, D) of a grid of patches of images of {image_size[0]} x {image_size[1]}, got "
             f"{count} tokens, patch size {tokens.patch_size}, {tokens.prefix} class and register tokens: give the "
             "backbone an attribute patch_size, or let its forward return maps (B, C, rows, columns)"
         )
-    rows, columns = found[0]
-    patches = values[:, count - rows * columns :]
-    return patches.transpose(1, 2).reshape(len(values), -1, rows, columns)
+    rows, columns = found
+    prefix = count - rows * columns
+    patches = values[:, prefix:]
+    channels_before = patches.transpose(1, 2)  # (B, D, rows * columns)
+    return channels_before.reshape(len(values), -1, rows, columns)
 
 
 def tokens_of(network: nn.Module) -> Tokens:
@@ -96,7 +106,9 @@ def tokens_of(network: nn.Module) -> Tokens:
         size = getattr(module, "patch_size", None) or getattr(config, "patch_size", None)
         if size is None:
             continue
-        rows, columns = (size, size) if isinstance(size, int) else tuple(size)[-2:]
+        if isinstance(size, int):
+            size = (size, size)
+        *_, rows, columns = size  # a video's has a depth before them
         return Tokens((int(rows), int(columns)), _prefix(network))
     return Tokens(None, None)
 
@@ -109,53 +121,84 @@ def _prefix(network: nn.Module) -> int | None:
             return own
     config = getattr(network, "config", network)
     registers = getattr(config, "num_register_tokens", None)  # DINO's own and Hugging Face's
-    return 1 + registers if isinstance(registers, int) else None
+    if isinstance(registers, int):
+        return 1 + registers
+    return None
 
 
 def _values(output: Any, layers: Sequence[str] | None) -> list[Any]:
     """The tensors of a network's output, in the order of the layers where these name them."""
     for name in ("feature_maps", "last_hidden_state"):  # Hugging Face
-        if getattr(output, name, None) is not None:
-            output = getattr(output, name)
+        named = getattr(output, name, None)
+        if named is not None:
+            output = named
     if isinstance(output, Tensor):
         return [output]
-    if isinstance(output, Mapping):
-        unknown = [name for name in layers or () if name not in output]
-        if layers and not unknown:
-            return [output[name] for name in layers]
-        if unknown and tuple(layers or ()) != DEFAULT_LAYERS:
-            raise ValueError(f"expected layers among the backbone's maps {list(output)}, got unknown {unknown}")
+    if not isinstance(output, Mapping):
+        return list(output)
+    if not layers:
         return list(output.values())
-    return list(output)
+    unknown = [name for name in layers if name not in output]
+    if not unknown:
+        return [output[name] for name in layers]
+    # The default's names are no wish of the caller's.
+    if tuple(layers) != DEFAULT_LAYERS:
+        raise ValueError(f"expected layers among the backbone's maps {list(output)}, got unknown {unknown}")
+    return list(output.values())
+
+
+def _is_usable(value: Any) -> bool:
+    """Whether it is maps or tokens."""
+    return isinstance(value, Tensor) and value.ndim in (3, 4)
 
 
 def _kind(value: Any) -> Any:
-    return tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    return type(value).__name__
 
 
 def _divides(grid: Size, image_size: Size) -> bool:
     """Whether one whole stride leads from the image to the grid."""
-    (rows, columns), (height, width) = grid, image_size
-    return height % rows == 0 and width % columns == 0 and height // rows == width // columns
+    rows, columns = grid
+    down, rest_below = divmod(image_size[0], rows)
+    across, rest_right = divmod(image_size[1], columns)
+    return rest_below == rest_right == 0 and down == across
 
 
 def _resembles(grid: Size, image_size: Size) -> bool:
     """Whether one stride leads from the image to the grid, borders of up to two cells aside."""
-    (rows, columns), (height, width) = grid, image_size
-    least = max(height / (rows + 2), width / (columns + 2))
-    most = min(height / max(rows - 2, 0.5), width / max(columns - 2, 0.5))
-    return least <= most
+    least = []
+    most = []
+    for cells, pixels in zip(grid, image_size, strict=True):
+        least.append(pixels / (cells + 2))
+        most.append(pixels / max(cells - 2, 0.5))
+    return max(least) <= min(most)
+
+
+def _first_fit(grids: Sequence[Size], prefixes: Sequence[int], count: int) -> Size | None:
+    """The first grid that has this many tokens with one of the prefixes, the earliest of these."""
+    for prefix in prefixes:
+        for grid in grids:
+            if math.prod(grid) + prefix == count:
+                return grid
+    return None
 
 
 def _grids(image_size: Size, patch_size: Size | None) -> list[Size]:
     """Grids that an image can be cut into, fine to coarse."""
     height, width = image_size
     if patch_size is None:
-        strides = [(stride, stride) for stride in range(1, min(height, width) + 1)]
-        return [(height // s, width // s) for s, _ in strides if height % s == 0 and width % s == 0]
+        common = math.gcd(height, width)
+        strides = [stride for stride in range(1, common + 1) if common % stride == 0]
+        return [(height // stride, width // stride) for stride in strides]
     # Swin's later stages join patches two by two. Where the patch size does not divide the image, some networks leave
     # the rest out and others pad it.
-    strides = [(patch_size[0] << k, patch_size[1] << k) for k in range(6)]
-    whole = [(height // rows, width // columns) for rows, columns in strides]
-    padded = [(-(-height // rows), -(-width // columns)) for rows, columns in strides]
-    return [grid for pair in zip(whole, padded, strict=True) for grid in pair if min(grid) > 0]
+    grids = []
+    for stage in range(6):
+        rows = height / (patch_size[0] << stage)
+        columns = width / (patch_size[1] << stage)
+        if min(rows, columns) >= 1:
+            grids.append((math.floor(rows), math.floor(columns)))
+        grids.append((math.ceil(rows), math.ceil(columns)))
+    return grids

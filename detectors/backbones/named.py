@@ -30,7 +30,10 @@ def is_published(weights: str | Path | None) -> bool:
     """Whether weights are named, as "imagenet", rather than given as a path."""
     if not isinstance(weights, str):
         return False
-    return weights in PUBLISHED or not (Path(weights).suffix or Path(weights).exists())
+    if weights in PUBLISHED:
+        return True
+    path = Path(weights)
+    return not (path.suffix or path.exists())
 
 
 def named_backbone(name: str, weights: str | Path | None = None, *, pooled: bool = False) -> nn.Module:
@@ -93,19 +96,20 @@ def load_weights(network: nn.Module, file: str | Path) -> None:
     """
     own = network.state_dict()
     saved = state_of_model(read_state(file), file)
-
-    def fits(name: str) -> bool:
-        return name in own and saved[name].shape == own[name].shape
-
+    fitting: dict[str, Tensor] = {}
+    wrong = []
+    for name, value in saved.items():
+        if name in own and value.shape == own[name].shape:
+            fitting[name] = value
+        elif not name.startswith(HEADS):
+            wrong.append(name)
     needed = [name for name in own if not name.startswith(HEADS)]
     missing = [name for name in needed if name not in saved]
-    wrong = [name for name in saved if not name.startswith(HEADS) and not fits(name)]
     if missing or wrong:
         raise ValueError(
             f"expected weights of {type(network).__name__} in {file}; missing {missing[:3]}, unknown or of another "
             f"shape {wrong[:3]}: is it the right architecture?"
         )
-    fitting: dict[str, Tensor] = {name: value for name, value in saved.items() if fits(name)}
     network.load_state_dict(fitting, strict=False)
 
 
@@ -140,7 +144,9 @@ def _timm() -> Any:
 def _unknown_name(name: str) -> str:
     close: list[str] = []
     if name.startswith(TIMM):
-        close = [TIMM + known for known in _timm().list_models(name.removeprefix(TIMM)[:8] + "*")[:5]]
+        beginning = name.removeprefix(TIMM)[:8]
+        alike = _timm().list_models(f"{beginning}*")
+        close = [TIMM + known for known in alike[:5]]
     hint = f"; did you mean one of {', '.join(close)}?" if close else ""
     return (
         "expected a model of torchvision (such as resnet18, wide_resnet50_2), one of timm (such as "

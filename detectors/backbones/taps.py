@@ -30,15 +30,20 @@ def tapped(network: nn.Module, layers: Sequence[str] | None, *, named: bool) -> 
     unknown = [name for name in layers if name not in known]
     if unknown and (named or len(unknown) < len(layers)):
         raise ValueError(unknown_layers(network, unknown))
-    # Where no name is known the network returns the maps itself; `as_maps` compares the names with what it returns.
-    return network if unknown else TappedBackbone(network, layers)
+    if unknown:
+        # No name is known: the network returns the maps itself, and `as_maps` compares the names with what it returns.
+        return network
+    return TappedBackbone(network, layers)
 
 
 def unknown_layers(network: nn.Module, unknown: Sequence[str]) -> str:
     """Say which layers do not exist, and which do."""
     known = [name for name, _ in network.named_modules() if name]
     children = ", ".join(name for name, _ in network.named_children())
-    close = dict.fromkeys(match for name in unknown for match in difflib.get_close_matches(name, known, n=3))
+    close: dict[str, None] = {}
+    for name in unknown:
+        matches = difflib.get_close_matches(name, known, n=3)
+        close |= dict.fromkeys(matches)
     hint = f"; the closest names are {', '.join(close)}" if close else ""
     return f"expected layers among the backbone's submodules ({children}, ...), got unknown {list(unknown)}{hint}"
 
@@ -55,19 +60,23 @@ class TappedBackbone(nn.Module):
         """Run the backbone until every layer has been seen."""
         maps: dict[str, Tensor] = {}
         # Hooks lie on modules that all threads share: each takes what its own thread computes.
-        thread = 0 if torch.compiler.is_compiling() else threading.get_ident()
+        compiling = torch.compiler.is_compiling()
+        thread = 0 if compiling else threading.get_ident()
 
         def keep(name: str) -> Any:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-                if not torch.compiler.is_compiling() and threading.get_ident() != thread:
+                if not compiling and threading.get_ident() != thread:
                     return
                 maps[name] = output[0] if isinstance(output, tuple) else output  # attention blocks return tuples
-                if len(maps) == len(self.layers) and not torch.compiler.is_compiling():
+                if not compiling and len(maps) == len(self.layers):
                     raise _AllSeen  # an exported graph drops the unused rest by itself
 
             return hook
 
-        handles = [self.backbone.get_submodule(name).register_forward_hook(keep(name)) for name in self.layers]
+        handles = []
+        for name in self.layers:
+            module = self.backbone.get_submodule(name)
+            handles.append(module.register_forward_hook(keep(name)))
         try:
             self.backbone(images)
         except _AllSeen:
@@ -124,8 +133,10 @@ def stages_like_resnet(network: nn.Module) -> list[str]:
     """
     stages = stages_of(network)
     depth = len(stages)
-    if len({stride for _, stride in stages}) == 1:
-        last_blocks = dict.fromkeys(max(depth * quarter // 4, 1) - 1 for quarter in (1, 2, 3))
+    strides = {stride for _, stride in stages}
+    if len(strides) == 1:
+        depths = [depth * quarter // 4 for quarter in (1, 2, 3)]
+        last_blocks = dict.fromkeys(max(reached, 1) - 1 for reached in depths)  # each once
         return [stages[block][0] for block in last_blocks]
     last = {stride: name for name, stride in stages}
     return [last[stride] for stride in (4, 8, 16) if stride in last]
@@ -135,7 +146,10 @@ def _timm_stages(network: nn.Module, layers: Sequence[str] | None) -> nn.Module:
     """Let timm read its own stages; tap what is no stage."""
     names = [name for name, _ in stages_of(network)]
     known = dict(network.named_modules())
-    if not layers or (tuple(layers) == DEFAULT_LAYERS and not any(name in known for name in layers)):
+    if not layers:
+        return TimmStages(network, stages_like_resnet(network))
+    has_any = any(name in known for name in layers)
+    if tuple(layers) == DEFAULT_LAYERS and not has_any:
         return TimmStages(network, stages_like_resnet(network))
     if all(name in names for name in layers):
         return TimmStages(network, layers)
@@ -151,6 +165,7 @@ def folded(backbone: nn.Module, layers: Sequence[str]) -> nn.Module | None:
     from torchvision.models.feature_extraction import create_feature_extractor
 
     try:
-        return fuse(create_feature_extractor(backbone, list(layers), suppress_diff_warning=True).eval(), inplace=True)
+        needed = create_feature_extractor(backbone, list(layers), suppress_diff_warning=True)
+        return fuse(needed.eval(), inplace=True)
     except (torch.fx.proxy.TraceError, TypeError, ValueError, RuntimeError):
         return None

@@ -1,5 +1,7 @@
 """Count scores in fine bins of bounded number, whatever their range: curves over all pixels at constant memory."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,16 +13,21 @@ SMALLEST = int(np.float32(2.0**-40).view(np.int32))  # nearer to 0 there is no d
 
 def keys_of(values: npt.NDArray[np.float32]) -> Keys:
     """Whole numbers in the order of the float32 values: their bits, those of negative ones turned around."""
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.int32).astype(np.int64)
-    size: Keys = np.maximum((bits & (SIGN - 1)) - SMALLEST, 0)
+    floats = np.ascontiguousarray(values, dtype=np.float32)
+    bits = floats.view(np.int32).astype(np.int64)
+    without_sign = bits & (SIGN - 1)
+    size: Keys = np.maximum(without_sign - SMALLEST, 0)
     signed: Keys = np.where(bits >= 0, size, -size)
     return signed
 
 
 def value_of(key: int) -> float:
     """The float32 value of a key."""
-    size = 0.0 if key == 0 else float(np.int32(abs(key) + SMALLEST).view(np.float32))
-    return size if key >= 0 else -size
+    if key == 0:
+        return 0.0
+    bits = np.int32(abs(key) + SMALLEST)
+    size = float(bits.view(np.float32))
+    return size if key > 0 else -size
 
 
 class ScoreBins:
@@ -41,20 +48,28 @@ class ScoreBins:
 
     def cover(self, low: int, high: int) -> None:
         """Hold the keys from low to high, too."""
-        if self.sums.shape[1]:
-            low = min(low, self.first << self.shift)
-            high = max(high, ((self.first + self.sums.shape[1]) << self.shift) - 1)
+        rows, bins = self.sums.shape
+        if bins:
+            end = self.first + bins
+            old_low = self.first << self.shift
+            old_high = (end << self.shift) - 1
+            low = min(low, old_low)
+            high = max(high, old_high)
         shift = self.shift
         while (high >> shift) - (low >> shift) >= self.most:
             shift += 1
-        count = (high >> shift) - (low >> shift) + 1
-        if (low >> shift, shift, count) == (self.first, self.shift, self.sums.shape[1]):
+        first = low >> shift
+        last = high >> shift
+        count = last - first + 1
+        if (first, shift, count) == (self.first, self.shift, bins):
             return
-        grown = np.zeros((len(self.sums), count))
-        old = (np.arange(self.sums.shape[1]) + self.first) >> (shift - self.shift)
+        grown = np.zeros((rows, count))
+        joined = shift - self.shift  # 2^joined old bins fall into a new one
+        target = (np.arange(bins) + self.first) >> joined
+        target -= first
         for row, sums in zip(grown, self.sums, strict=True):
-            row += np.bincount(old - (low >> shift), sums, minlength=count)
-        self.first = low >> shift
+            row += np.bincount(target, sums, minlength=count)
+        self.first = first
         self.shift = shift
         self.sums = grown
 
@@ -67,13 +82,17 @@ class ScoreBins:
         self.cover(int(keys.min()), int(keys.max()))
         index = self.index(keys)
         first = int(index.min())
+        index -= first
         for row, weight in zip(self.sums, weights, strict=True):
-            counts = np.bincount(index - first, weight)
-            row[first : first + len(counts)] += counts
+            counts = np.bincount(index, weight)
+            end = first + len(counts)
+            row[first:end] += counts
 
     def lower_edges(self) -> Keys:
         """The smallest key of each bin."""
-        return (np.arange(self.sums.shape[1]) + self.first) << self.shift
+        _, bins = self.sums.shape
+        numbers = np.arange(bins) + self.first
+        return numbers << self.shift
 
 
 class OverlapCurves:
@@ -94,23 +113,25 @@ class OverlapCurves:
         """Hold thresholds from low to high, too; below the old ones everything is found, above them nothing."""
         count = self.sums.shape[1]
         if count:
-            low = min(low, self.first << self.shift)
-            high = max(high, (self.first + count - 2) << self.shift)
+            last = self.first + count - 2
+            old_low = self.first << self.shift
+            old_high = last << self.shift
+            low = min(low, old_low)
+            high = max(high, old_high)
         shift = self.shift
         while (high >> shift) - (low >> shift) + 2 > self.most:
             shift += 1
         first = low >> shift
-        if (first, shift, (high >> shift) + 2 - first) == (self.first, self.shift, count):
+        end = (high >> shift) + 2
+        if (first, shift, end - first) == (self.first, self.shift, count):
             return
-        edges = np.arange(first, (high >> shift) + 2) << shift  # keys
-        before = self.edges()
+        edges = np.arange(first, end) << shift  # keys
+        grown = np.zeros((2, len(edges)))
         if count:
-            self.sums = np.stack([
-                np.interp(edges, before, sums, left=whole, right=0.0)
-                for sums, whole in zip(self.sums, self.everything, strict=True)
-            ])  # fmt: skip
-        else:
-            self.sums = np.zeros((2, len(edges)))
+            before = self.edges()
+            for row, sums, whole in zip(grown, self.sums, self.everything, strict=True):
+                row[:] = np.interp(edges, before, sums, left=whole, right=0.0)
+        self.sums = grown
         self.first = first
         self.shift = shift
 
@@ -120,15 +141,27 @@ class OverlapCurves:
         index = (keys >> self.shift) - self.first
         bins = self.sums.shape[1]
         # Counts at or above the lower edge of each bin.
-        found = np.bincount(index, minlength=bins)[::-1].cumsum()[::-1]
-        hits = np.bincount(index[mask], minlength=bins)[::-1].cumsum()[::-1]
+        pixels_in_bin = np.bincount(index, minlength=bins)
+        lesion_in_bin = np.bincount(index[mask], minlength=bins)
+        found = sums_from_above(pixels_in_bin)
+        hits = sums_from_above(lesion_in_bin)
         total = int(mask.sum())
-        dice = 2 * hits / (found + total)
-        iou = hits / (found + total - hits)
-        self.sums += np.stack([dice, iou])
-        self.everything += [2 * total / (len(keys) + total), total / len(keys)]
+        both = found + total
+        self.sums[0] += 2 * hits / both  # Dice
+        self.sums[1] += hits / (both - hits)  # IoU
+        pixels = len(keys)
+        self.everything[0] += 2 * total / (pixels + total)
+        self.everything[1] += total / pixels
         self.images += 1
 
     def edges(self) -> Keys:
         """The thresholds as keys: what is at least as high counts as found."""
-        return (np.arange(self.sums.shape[1]) + self.first) << self.shift
+        _, bins = self.sums.shape
+        numbers = np.arange(bins) + self.first
+        return numbers << self.shift
+
+
+def sums_from_above(counts: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """For each bin, the sum of its count and of all higher bins'."""
+    highest_first = counts[::-1]
+    return highest_first.cumsum()[::-1]

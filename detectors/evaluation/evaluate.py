@@ -8,8 +8,8 @@ import numpy.typing as npt
 import torch
 
 from detectors.base import AnomalyDetector
-from detectors.evaluation.bins import OverlapCurves, ScoreBins, keys_of, value_of
-from detectors.evaluation.metrics import auroc, overlap, region_curve_area, region_weights
+from detectors.evaluation.bins import OverlapCurves, ScoreBins, keys_of, sums_from_above, value_of
+from detectors.evaluation.metrics import NAN, auroc, overlap, region_curve_area, region_weights
 from detectors.inputs import check_images, unpack
 from detectors.late_buffers import evaluating
 
@@ -66,22 +66,24 @@ def evaluate(
             pixels.add(maps, masks, label)
     if not scores:
         raise ValueError("expected at least one batch, got none: is the loader used up?")
-    return image_metrics(np.concatenate(scores), np.concatenate(labels), specificity) | pixels.metrics()
+    of_images = image_metrics(np.concatenate(scores), np.concatenate(labels), specificity)
+    return of_images | pixels.metrics()
 
 
 def image_metrics(scores: Array, labels: Array, specificity: float) -> dict[str, float]:
     """AUROC, average precision and sensitivity of image scores (N,); NaN if there is one class only."""
     from sklearn.metrics import average_precision_score, roc_curve  # half a second: not at `import detectors`
 
-    nan = float("nan")
     if labels.all() or not labels.any():
-        return {"image_auroc": nan, "image_aupr": nan, "image_sensitivity": nan}
+        return {"image_auroc": NAN, "image_aupr": NAN, "image_sensitivity": NAN}
     false_rate, true_rate, _ = roc_curve(labels, scores, drop_intermediate=False)
     allowed = false_rate <= 1 - specificity + 1e-12
+    sensitivity = true_rate[allowed].max()
+    precision = average_precision_score(labels, scores)
     return {
         "image_auroc": auroc(scores, labels),
-        "image_aupr": float(average_precision_score(labels, scores)),
-        "image_sensitivity": float(true_rate[allowed].max()),
+        "image_aupr": float(precision),
+        "image_sensitivity": float(sensitivity),
     }
 
 
@@ -99,8 +101,10 @@ class _Pixels:
 
     def add(self, maps: Array, masks: Array | None, labels: Array) -> None:
         """Take in maps (B, H, W), masks (B, H, W) or None, and labels (B,)."""
-        self.masks_seen |= masks is not None
-        self.lesion_without_mask |= masks is None and bool(labels.any())
+        if masks is not None:
+            self.masks_seen = True
+        elif labels.any():
+            self.lesion_without_mask = True
         if self.masks_seen and self.lesion_without_mask:
             raise ValueError(
                 "expected a mask for every anomalous image, or for none; some batches hold masks, some do not"
@@ -110,14 +114,19 @@ class _Pixels:
         lesions = np.zeros(maps.shape, dtype=bool) if masks is None else masks
         weights, regions = region_weights(lesions)
         self.regions += regions
-        keys = keys_of(maps).reshape(len(maps), -1)
-        flat = lesions.reshape(len(maps), -1)
-        self.bins.add(keys.reshape(-1), ~flat.reshape(-1), flat.reshape(-1), weights.reshape(-1))
-        for number in np.flatnonzero(flat.any(1)):
-            self.curves.add(keys[number], flat[number])
+        # All pixels together: what AUROC, average precision and AUPRO need.
+        keys = keys_of(maps)
+        lesion = lesions.reshape(-1)
+        self.bins.add(keys.reshape(-1), ~lesion, lesion, weights.reshape(-1))
+        # Each image with a lesion: what Dice and IoU need.
+        for number in np.flatnonzero(lesions.any((1, 2))):
+            own_keys = keys[number].reshape(-1)
+            own_lesion = lesions[number].reshape(-1)
+            self.curves.add(own_keys, own_lesion)
             if self.threshold is not None:
                 one = slice(number, number + 1)
-                self.overlaps.append(overlap(maps[one], lesions[one], self.threshold))
+                found = overlap(maps[one], lesions[one], self.threshold)
+                self.overlaps.append(found)
 
     def metrics(self) -> dict[str, float]:
         """The metrics of pixels; none where no mask was seen."""
@@ -126,27 +135,34 @@ class _Pixels:
         used = np.flatnonzero(self.bins.sums.any(0))
         normal, lesion, weight = self.bins.sums[:, used]
         values = _curve_metrics(normal, lesion)
-        values["aupro"] = region_curve_area(normal[::-1], weight[::-1] / max(self.regions, 1))
+        shares = weight[::-1] / max(self.regions, 1)
+        values["aupro"] = region_curve_area(normal[::-1], shares)
         if self.threshold is not None:
-            values |= {name: _mean([one[name] for one in self.overlaps]) for name in ("dice", "iou")}
+            for name in ("dice", "iou"):
+                of_images = [one[name] for one in self.overlaps]
+                values[name] = float(np.mean(of_images)) if of_images else NAN
         return values | self._oracle(used, normal, lesion)
 
     def _oracle(self, used: Array, normal: Array, lesion: Array) -> dict[str, float]:
         """Dice and IoU at the threshold of the highest pooled Dice."""
-        nan = float("nan")
         if not lesion.any():
-            return {"oracle_dice": nan, "oracle_iou": nan, "oracle_threshold": nan}
+            return {"oracle_dice": NAN, "oracle_iou": NAN, "oracle_threshold": NAN}
         # Thresholds are the edges on which Dice and IoU of the images are known exactly.
         edges = self.curves.edges()
-        first_above = np.searchsorted(self.bins.lower_edges()[used], edges)
-        hits = np.append(lesion[::-1].cumsum()[::-1], 0)[first_above]
-        found = np.append((lesion + normal)[::-1].cumsum()[::-1], 0)[first_above]
-        best = int(np.argmax(2 * hits / (found + lesion.sum())))
-        dice, iou = self.curves.sums[:, best] / self.curves.images
+        lower_edges = self.bins.lower_edges()[used]
+        first_above = np.searchsorted(lower_edges, edges)
+        # Pixels above each edge; above the highest bin there are none.
+        hits = np.append(sums_from_above(lesion), 0)[first_above]
+        found = np.append(sums_from_above(lesion + normal), 0)[first_above]
+        pooled_dice = 2 * hits / (found + lesion.sum())
+        best = int(np.argmax(pooled_dice))
+        sums_at_best = self.curves.sums[:, best]
+        dice, iou = sums_at_best / self.curves.images
+        below_edge = int(edges[best]) - 1
         return {
             "oracle_dice": float(dice),
             "oracle_iou": float(iou),
-            "oracle_threshold": value_of(int(edges[best]) - 1),
+            "oracle_threshold": value_of(below_edge),
         }
 
 
@@ -155,16 +171,15 @@ def _curve_metrics(normal: Array, lesion: Array) -> dict[str, float]:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     if not lesion.any() or not normal.any():
-        return {"pixel_auroc": float("nan"), "pixel_aupr": float("nan")}
+        return {"pixel_auroc": NAN, "pixel_aupr": NAN}
     # Each bin is two samples, one of either class, weighted by its pixels.
     order = np.arange(len(normal))
     samples = np.concatenate([order, order])
     classes = np.repeat([0, 1], len(order))
     counts = np.concatenate([normal, lesion])
-    return {
-        "pixel_auroc": float(roc_auc_score(classes, samples, sample_weight=counts)),
-        "pixel_aupr": float(average_precision_score(classes, samples, sample_weight=counts)),
-    }
+    area = roc_auc_score(classes, samples, sample_weight=counts)
+    precision = average_precision_score(classes, samples, sample_weight=counts)
+    return {"pixel_auroc": float(area), "pixel_aupr": float(precision)}
 
 
 def _predict(
@@ -176,22 +191,30 @@ def _predict(
         raise ValueError("expected batches (image, label[, mask]), got images without labels")
     check_images(image)
     prediction = detector(image.to(detector.device))
-    maps = prediction.anomaly_map[:, 0].float().cpu().numpy()
+    scores = _as_array(prediction.pred_score.float())
+    maps = _as_array(prediction.anomaly_map[:, 0].float())
     labels = _anomalous(label, normal_class)
     if len(labels) != len(maps):
         raise ValueError(f"expected one label per image, got {len(labels)} for {len(maps)}")
-    if mask is not None:
-        mask = torch.as_tensor(mask).cpu().numpy()
-        mask = mask[:, 0] if mask.ndim == 4 else mask
-        if mask.shape != maps.shape:
-            raise ValueError(f"expected masks (B, 1, H, W) or (B, H, W) = {maps.shape}, got {mask.shape}")
-        mask = mask > 0
-    return prediction.pred_score.float().cpu().numpy(), labels, maps, mask
+    if mask is None:
+        return scores, labels, maps, None
+    mask = _as_array(mask)
+    if mask.ndim == 4:
+        mask = mask[:, 0]
+    if mask.shape != maps.shape:
+        raise ValueError(f"expected masks (B, 1, H, W) or (B, H, W) = {maps.shape}, got {mask.shape}")
+    return scores, labels, maps, mask > 0
+
+
+def _as_array(values: Any) -> Array:
+    """Values of any kind and device in numpy."""
+    tensor = torch.as_tensor(values)
+    return tensor.cpu().numpy()
 
 
 def _anomalous(label: Any, normal_class: int | None) -> npt.NDArray[np.bool_]:
     """Which images are anomalous (B,)."""
-    labels = torch.as_tensor(label).cpu().numpy().reshape(-1)
+    labels = _as_array(label).reshape(-1)
     if normal_class is not None:
         return np.asarray(labels != normal_class)
     foreign = sorted({*labels.tolist()} - {0, 1})
@@ -201,7 +224,3 @@ def _anomalous(label: Any, normal_class: int | None) -> npt.NDArray[np.bool_]:
             "numbers of classes (an ImageFolder counts its folders in the order of their names)"
         )
     return np.asarray(labels == 1)
-
-
-def _mean(values: list[float]) -> float:
-    return float(np.mean(values)) if values else float("nan")

@@ -136,7 +136,9 @@ class ImageFiles(Dataset[Tensor]):
         image = self._read(index)
         height, width = image.shape[1:]
         shrink = min(1.0, longest / max(height, width))
-        return resized(image, (max(1, round(height * shrink)), max(1, round(width * shrink))))
+        rows = max(1, round(height * shrink))
+        columns = max(1, round(width * shrink))
+        return resized(image, (rows, columns))
 
     def _read(self, index: int) -> Tensor:
         """Read an image (channels, H, W) in [0, 1] at its own size."""
@@ -161,5 +163,6 @@ def _with_channels(image: Tensor, channels: int) -> Tensor:
         return image
     if channels == 3:
         return image.expand(3, -1, -1)
-    weights = image.new_tensor(_GREY_WEIGHTS)
-    return (image * weights[:, None, None]).sum(0, keepdim=True)
+    weights = image.new_tensor(_GREY_WEIGHTS).view(3, 1, 1)
+    weighted = image * weights
+    return weighted.sum(0, keepdim=True)

@@ -39,9 +39,10 @@ class LabelledFiles(Dataset[tuple[Tensor, ...]]):
 
     def __init__(self, folder: str | Path, metadata: Mapping[str, Any]) -> None:
         root = Path(folder)
+        masks = root / "masks"
         self.normal = ImageFiles.like(root / "normal", metadata)
         self.abnormal = ImageFiles.like(root / "abnormal", metadata)
-        self.masks = _masks_of(self.abnormal, root / "masks") if (root / "masks").is_dir() else None
+        self.masks = _masks_of(self.abnormal, masks) if masks.is_dir() else None
 
     def __len__(self) -> int:
         return len(self.normal) + len(self.abnormal)
@@ -50,16 +51,17 @@ class LabelledFiles(Dataset[tuple[Tensor, ...]]):
         """The image (C, S, S), its label (1 = abnormal) and, where there are masks, its lesions (1, S, S) bool."""
         if not 0 <= index < len(self):
             raise IndexError(f"expected an index below {len(self)}, got {index}")
-        is_normal = index < len(self.normal)
-        images = self.normal if is_normal else self.abnormal
-        position = index if is_normal else index - len(self.normal)
-        image = images[position]
-        label = torch.tensor(int(not is_normal))
+        position = index - len(self.normal)  # among the abnormal images, which come last
+        is_normal = position < 0
+        image = self.normal[index] if is_normal else self.abnormal[position]
+        label = torch.tensor(0 if is_normal else 1)
         if self.masks is None:
             return image, label
+        side = image.shape[1]
         if is_normal:
-            return image, label, torch.zeros(1, images.size, images.size, dtype=torch.bool)
-        return image, label, _read_mask(self.masks[position], images.size)
+            healthy = torch.zeros(1, side, side, dtype=torch.bool)
+            return image, label, healthy
+        return image, label, _read_mask(self.masks[position], side)
 
 
 def _masks_of(images: ImageFiles, folder: Path) -> list[Path]:
@@ -67,7 +69,8 @@ def _masks_of(images: ImageFiles, folder: Path) -> list[Path]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # masks may hold anything
         drawn = ImageFiles(folder, images.size)
-    by_stem = dict(zip(_stems(drawn), drawn.files, strict=True))
+    pairs = zip(_stems(drawn), drawn.files, strict=True)
+    by_stem = dict(pairs)
     stems = _stems(images)
     missing = [stem for stem in stems if stem not in by_stem]
     if missing:
@@ -82,6 +85,9 @@ def _stems(images: ImageFiles) -> list[str]:
 
 def _read_mask(file: Path, side: int) -> Tensor:
     """Read where a lesion is, (1, side, side) bool; drawn in 1, 255 or anything else."""
-    drawn = read_pixels(file)[:1].float()
-    lesion = drawn > drawn.max() / 2
-    return resized(lesion.float(), (side, side)) > 0.5
+    pixels = read_pixels(file)
+    drawn = pixels[:1].float()
+    half = drawn.max() / 2
+    lesion = drawn > half
+    share = resized(lesion.float(), (side, side))  # of each pixel
+    return share > 0.5

@@ -50,15 +50,17 @@ def describe_skipped(skipped: Mapping[Path, str]) -> str:
         names[reason].append(file.name)
     parts = []
     for reason, files in names.items():
+        first = ", ".join(files[:_NAMED])
         more = ", ..." if len(files) > _NAMED else ""
-        parts.append(f"{len(files)} {reason} ({', '.join(files[:_NAMED])}{more})")
+        parts.append(f"{len(files)} {reason} ({first}{more})")
     return "; ".join(parts)
 
 
 def _all_files(folder: Path) -> list[Path]:
     files = []
     for path in folder.rglob("*"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        below = path.relative_to(folder)
+        hidden = any(part.startswith(".") for part in below.parts)
         if path.is_file() and not hidden:
             files.append(path)
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())

@@ -34,7 +34,8 @@ def map_limits(maps: Tensor, pixel_threshold: float | None = None) -> Limits:
 def heat_colours(anomaly_map: Tensor, limits: Limits) -> Tensor:
     """Return colour and opacity (4, h, w) in [0, 1] of a map (1, h, w): what is at the lower limit is clear."""
     low, high = limits
-    level = (anomaly_map[0].float() - low) / (high - low)
+    above = anomaly_map[0].float() - low
+    level = above / (high - low)
     level = level.clamp(0, 1)  # (h, w)
 
     # Each pixel lies between two anchors of the colour scale.
@@ -43,10 +44,12 @@ def heat_colours(anomaly_map: Tensor, limits: Limits) -> Tensor:
     place = level * last
     left = place.long().clamp(max=last - 1)
     share = place - left
-    colours = torch.lerp(anchors[left], anchors[left + 1], share[..., None])  # (h, w, 3)
+    right = left + 1
+    colours = torch.lerp(anchors[left], anchors[right], share[..., None])  # (h, w, 3)
+    colours = colours.permute(2, 0, 1)
 
     opacity = level[None]
-    return torch.cat([colours.permute(2, 0, 1), opacity])
+    return torch.cat([colours, opacity])
 
 
 def overlay(image: Tensor, anomaly_map: Tensor, limits: Limits, opacity: float = 0.7) -> Tensor:
@@ -71,4 +74,5 @@ def overlay(image: Tensor, anomaly_map: Tensor, limits: Limits, opacity: float =
     colours = heat[:3]
     weight = opacity * heat[3:]
     below = image.float().expand(3, -1, -1)
-    return torch.lerp(below, colours, weight).clamp(0, 1)
+    picture = torch.lerp(below, colours, weight)
+    return picture.clamp(0, 1)

@@ -57,7 +57,8 @@ def write_report(
         True
         >>> folder.cleanup()
     """
-    if not len(names) == len(scores) == len(maps) or len(names) == 0:
+    same_number = len(names) == len(scores) == len(maps)
+    if not same_number or len(names) == 0:
         raise ValueError(
             f"expected as many names as scores and maps, and some, got {len(names)}, {len(scores)} and {len(maps)}"
         )
@@ -72,7 +73,8 @@ def write_report(
         raise ValueError(f"expected {len(names)} images as there are names, got {len(entries)}")
     data = {"title": title, "notes": list(notes), "threshold": threshold, "images": entries}
     template = files("detectors.folders").joinpath("report.html").read_text(encoding="utf-8")
-    Path(file).write_text(template.replace(_DATA, _script_safe(data)), encoding="utf-8")
+    page = template.replace(_DATA, _script_safe(data))
+    Path(file).write_text(page, encoding="utf-8")
 
 
 def _entry(name: str, image: Tensor, score: float, anomaly_map: Tensor, limits: Limits) -> dict[str, Any]:
@@ -89,8 +91,9 @@ def _entry(name: str, image: Tensor, score: float, anomaly_map: Tensor, limits: 
 
 def _data_url(image: Tensor, kind: str) -> str:
     """Encode an image (1, 3 or 4, H, W) in [0, 1] as a URL that holds it."""
-    values = (image.detach().cpu().float() * 255).round().byte()
-    channels_last = values[0] if len(values) == 1 else values.permute(1, 2, 0)
+    values = image.detach().cpu().float() * 255
+    stored = values.round().byte()
+    channels_last = stored[0] if len(stored) == 1 else stored.permute(1, 2, 0)
     buffer = BytesIO()
     Image.fromarray(channels_last.numpy()).save(buffer, kind, quality=88)
     encoded = base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -78,7 +78,8 @@ def check_range(value_range: object) -> Range | None:
         return None
     if not isinstance(value_range, (tuple, list)) or len(value_range) != 2:
         raise ValueError(f"expected (lowest, highest) or None as deep_range, got {value_range!r}")
-    low, high = float(value_range[0]), float(value_range[1])
+    low = float(value_range[0])
+    high = float(value_range[1])
     if not low < high:
         raise ValueError(f"expected lowest < highest in deep_range, got {value_range!r}")
     return low, high
@@ -89,4 +90,5 @@ def to_unit(pixels: Tensor, deep_range: Range) -> Tensor:
     if not pixels.is_floating_point():
         return pixels.float() / 255
     low, high = deep_range
-    return ((pixels - low) / (high - low)).clamp(0, 1)
+    values = (pixels - low) / (high - low)
+    return values.clamp(0, 1)

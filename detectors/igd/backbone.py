@@ -63,7 +63,9 @@ class PooledFeatures(LateBuffers):
         """Map images (B, C, H, W) to features (B, F)."""
         images = with_channels(images, self.in_channels)
         if self.mean is not None and self.std is not None:
-            images = (images - self.mean.to(images.dtype)) / self.std.to(images.dtype)
+            mean = self.mean.to(images.dtype)
+            std = self.std.to(images.dtype)
+            images = (images - mean) / std
         features = self.module(images)
         if not isinstance(features, Tensor) or features.ndim not in (2, 4):
             raise BackboneOutputError(
@@ -124,7 +126,9 @@ def _leave_out_classifier(network: nn.Module) -> None:
         linear = [place for place, module in head.named_modules() if isinstance(module, nn.Linear)]
         if linear:
             setattr(network, name, _cut(head, linear[-1]))
-        elif name == "classifier" and any(isinstance(module, nn.Conv2d) for module in head.modules()):
+            continue
+        convolves = any(isinstance(module, nn.Conv2d) for module in head.modules())
+        if name == "classifier" and convolves:
             raise ValueError(
                 f"expected a backbone without its classifier, but {type(network).__name__}.classifier holds no linear "
                 "layer that could be left out: pass nn.Sequential(backbone.features), or another part"

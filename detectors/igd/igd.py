@@ -102,7 +102,8 @@ class IGD(OwnLoop):
         self.image_size = image_size
         self.channels = channels
         self.chunk_size = chunk_size
-        self.score_weights = score_weights([kind.name for kind in kinds], score, xi, nu, rho)
+        names = [kind.name for kind in kinds]
+        self.score_weights = score_weights(names, score, xi, nu, rho)
         # With one model the literal equations hold one similarity only, which is the fused score.
         self.image_score = paper_score if score == "paper" and scales == "both" else fused_score
 
@@ -216,7 +217,9 @@ class IGD(OwnLoop):
         """Map checked images (B, C, H, H) to scores (B,) and maps (B, 1, H, H)."""
         # A graph is built only for images that ask for a gradient: the models' parameters always do.
         with torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
-            outputs = {n: run_scale(scale, images, self.chunk_size) for n, scale in self.scales.items()}
+            outputs = {}
+            for name, scale in self.scales.items():
+                outputs[name] = run_scale(scale, images, self.chunk_size)
             scores = self.image_score(self.scales, outputs, self.score_weights)
             maps = summed_map(self.scales, outputs, self.score_weights)
         return scores, maps

@@ -186,8 +186,8 @@ def critic_loss(estimates: Tensor, alpha: Tensor, anchors: Tensor) -> Tensor:
 def check_per_sample(**values: Tensor) -> None:
     """Refuse values that are not (B,) with one B."""
     shapes = {name: tuple(value.shape) for name, value in values.items()}
-    different = set(shapes.values())
-    if len(different) > 1 or len(next(iter(different))) != 1:
+    first, *others = set(shapes.values())
+    if others or len(first) != 1:
         raise ValueError(f"expected one number per sample, shape (B,), got {shapes}: flatten them")
 
 
@@ -206,7 +206,8 @@ def centre_and_sigma(mean: Tensor, mean_square: Tensor) -> tuple[Tensor, Tensor]
         (tensor([ 0.1000, -2.0000]), tensor(3.0100))
     """
     sign = torch.where(mean < 0, -1.0, 1.0).to(mean.dtype)
-    centre = sign * mean.abs().clamp(min=SMALLEST_CENTRE)
+    size = mean.abs().clamp(min=SMALLEST_CENTRE)
+    centre = sign * size
     offset = (mean - centre).square().sum()
     sigma = (mean_square + offset).clamp(min=SMALLEST_SIGMA)
     return centre, sigma

@@ -65,7 +65,8 @@ class IGDModel(nn.Module):
         projection: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.rho, self.data_range = rho, data_range
+        self.rho = rho
+        self.data_range = data_range
         self.project = _projection(projection, num_features, code_dim)
         self.decoder = Decoder(side, channels, code_dim, width)
         self.critic = Critic(side, channels, width)
@@ -75,7 +76,8 @@ class IGDModel(nn.Module):
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Map features (B, F) to reconstructions (B, C, H, H) and likelihoods h (B,) of being normal."""
         codes = self.project(features)
-        return self.decoder(codes), normality(codes, self.centre, self.sigma)
+        likelihood = normality(codes, self.centre, self.sigma)
+        return self.decoder(codes), likelihood
 
     def training_pass(self, images: Tensor, features: Tensor, generator: torch.Generator | None) -> TrainingPass:
         """Reconstruct a batch and decode interpolations between its codes."""
@@ -150,7 +152,8 @@ class CodeMoments:
         shift = mean - self.mean
         # Chan: within both parts, and between their means.
         within = (codes - mean).square().sum()
-        between = shift.square().sum() * (self.count * count / total)
+        weight = self.count * count / total
+        between = shift.square().sum() * weight
         self.sum_square = self.sum_square + within + between
         self.mean = self.mean + shift * (count / total)
         self.count = total
@@ -163,4 +166,5 @@ class CodeMoments:
         """
         if self.count == 0:
             raise ValueError("expected at least one batch of normal images, got none: is the loader used up?")
-        return torch.as_tensor(self.mean), torch.as_tensor(self.sum_square) / self.count
+        mean_square = torch.as_tensor(self.sum_square) / self.count
+        return torch.as_tensor(self.mean), mean_square

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from detectors.igd.windows import gaussian_window, window_means
+
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-LARGEST_SIDE_FOR_MATRICES = 64  # measured: below it two matrix products beat two depthwise convolutions
 
 
 def ms_ssim(
@@ -66,8 +67,8 @@ def ms_ssim(
                 x = F.avg_pool2d(x, 2)
                 y = F.avg_pool2d(y, 2)
             luminance, contrast = ssim_parts(x, y, window, data_range, k)
-            last = scale == len(weights) - 1
-            similarity = luminance * contrast if last else contrast
+            is_last = scale == len(weights) - 1
+            similarity = luminance * contrast if is_last else contrast
             mean_similarity = similarity.mean((2, 3))  # (B, C)
             value = value * positive_power(mean_similarity, weight)
         return value.mean(1)
@@ -144,11 +145,25 @@ def scales_for(side: int) -> tuple[int, tuple[float, ...]]:
     """
     if side >= 176:
         return 11, WEIGHTS
-    window = next((w for w in (11, 7, 3) if side // 8 >= w), None)
-    if window is None:
+    coarsest_side = side // 8
+    fitting = [window for window in (11, 7, 3) if window <= coarsest_side]
+    if not fitting:
         raise ValueError(f"expected images of at least 24 x 24 pixels for 4 scales, got side {side}: enlarge them")
-    total = sum(WEIGHTS[:4])
-    return window, tuple(weight / total for weight in WEIGHTS[:4])
+    weights = WEIGHTS[:4]
+    total = sum(weights)
+    shares = tuple(weight / total for weight in weights)
+    return fitting[0], shares
+
+
+def check_floating(name: str, image: object) -> None:
+    """Refuse what is no floating-point tensor."""
+    if not isinstance(image, Tensor):
+        got = type(image).__name__
+    elif not image.is_floating_point():
+        got = str(image.dtype)
+    else:
+        return
+    raise TypeError(f"expected {name} to be a floating-point tensor, got {got}: convert it with .float()")
 
 
 def check_pair(
@@ -160,19 +175,18 @@ def check_pair(
     weights: Sequence[float],
 ) -> tuple[Tensor, Tensor]:
     """Refuse wrong input; return both images in one dtype of at least single precision."""
-    for name, image in (("x", x), ("y", y)):
-        if not isinstance(image, Tensor) or not image.is_floating_point():
-            got = image.dtype if isinstance(image, Tensor) else type(image).__name__
-            raise TypeError(f"expected {name} to be a floating-point tensor, got {got}: convert it with .float()")
+    check_floating("x", x)
+    check_floating("y", y)
     if x.ndim != 4 or x.shape != y.shape:
         raise ValueError(f"expected x and y of one shape (B, C, H, W), got {tuple(x.shape)} and {tuple(y.shape)}")
-    if not data_range > 0 or not sigma > 0:
+    if not (data_range > 0 and sigma > 0):
         raise ValueError(f"expected data_range and sigma above 0, got {data_range} and {sigma}")
     if window_size < 1 or window_size % 2 == 0:
         raise ValueError(f"expected an odd window_size of at least 1, got {window_size}")
     if len(weights) == 0 or min(weights) < 0:
         raise ValueError(f"expected at least one scale and no negative weight, got {tuple(weights)}")
-    smallest = window_size * 2 ** (len(weights) - 1)
+    halvings = len(weights) - 1
+    smallest = window_size * 2**halvings
     if min(x.shape[2:]) < smallest:
         raise ValueError(
             f"expected sides of at least {smallest} for {len(weights)} scales and window {window_size}, got "
@@ -196,7 +210,8 @@ def ssim_parts(
     """
     c1 = (k[0] * data_range) ** 2
     c2 = (k[1] * data_range) ** 2
-    values = torch.cat([x, y, x * x + y * y, x * y], dim=1)  # (B, 4C, H, W)
+    sum_of_squares = x * x + y * y
+    values = torch.cat([x, y, sum_of_squares, x * y], dim=1)  # (B, 4C, H, W)
     moments = window_means(values, window)  # (B, 4C, H', W')
     mean_x, mean_y, squares, product = moments.chunk(4, dim=1)
     mean_product = mean_x * mean_y
@@ -206,33 +221,6 @@ def ssim_parts(
     variances = squares - mean_squares
     contrast = (2 * covariance + c2) / (variances + c2)
     return luminance, contrast
-
-
-def gaussian_window(size: int, sigma: float, like: Tensor) -> Tensor:
-    """A Gaussian of `size` taps that sum to 1, in the dtype and on the device of `like`."""
-    offsets = torch.arange(size, dtype=like.dtype, device=like.device) - size // 2
-    window = torch.exp(-(offsets**2) / (2 * sigma**2))
-    return window / window.sum()
-
-
-def window_means(images: Tensor, window: Tensor) -> Tensor:
-    """Weighted means under a separable window without padding: (B, C, H, W) -> (B, C, H - w + 1, W - w + 1)."""
-    if max(images.shape[2:]) <= LARGEST_SIDE_FOR_MATRICES:
-        rows = band_matrix(window, images.shape[2])
-        columns = band_matrix(window, images.shape[3])
-        return rows @ (images @ columns.mT)
-    channels = images.shape[1]
-    kernels = window.expand(channels, 1, 1, -1)
-    along_rows = F.conv2d(images, kernels, groups=channels)
-    return F.conv2d(along_rows, kernels.mT, groups=channels)
-
-
-def band_matrix(window: Tensor, side: int) -> Tensor:
-    """The matrix (side - w + 1, side) whose product with a signal is its filtering by the window."""
-    taps = len(window)
-    outputs = side - taps + 1
-    padded = F.pad(window, (0, side - taps + 1))  # a row of side + 1 entries, read in rows of `side`: shifts by one
-    return padded.repeat(outputs)[: outputs * side].view(outputs, side)
 
 
 def positive_power(base: Tensor, exponent: float) -> Tensor:

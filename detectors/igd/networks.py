@@ -40,20 +40,23 @@ class Decoder(nn.Module):
         widths = [scaled(w, width) for w in block_widths(image_size)]
         top = widths[0]
         bottom = widths[-1]
-        self.grid = image_size // 2 ** doublings(image_size)
-        self.linear = nn.Linear(code_dim, top * self.grid * self.grid)
+        enlarged = 2 ** doublings(image_size)
+        self.grid = image_size // enlarged
+        cells = self.grid * self.grid
+        self.linear = nn.Linear(code_dim, top * cells)
+        blocks: list[nn.Module] = []
         if image_size == 32:
-            first: list[nn.Module] = []
             last: nn.Module = nn.Conv2d(bottom, channels, 3, padding=1)
         else:
-            first = [UpConv2d(top, top, 3)]
+            blocks = [UpConv2d(top, top, 3)]
             last = UpConv2d(bottom, channels, 5)
-        blocks = [UpBlock(a, b) for a, b in pairwise(widths)]
-        self.blocks = nn.Sequential(*first, *blocks, nn.BatchNorm2d(bottom), nn.ReLU(inplace=True), last)
+        blocks += [UpBlock(a, b) for a, b in pairwise(widths)]
+        self.blocks = nn.Sequential(*blocks, nn.BatchNorm2d(bottom), nn.ReLU(inplace=True), last)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Map codes (B, code_dim) to images (B, channels, image_size, image_size)."""
-        grid = self.linear(codes).unflatten(1, (-1, self.grid, self.grid))
+        values = self.linear(codes)
+        grid = values.unflatten(1, (-1, self.grid, self.grid))  # (B, top, grid, grid)
         if not self.training:
             grid = grid.contiguous(memory_format=torch.channels_last)  # measured: a third faster, but gradients slower
         images: Tensor = self.blocks(grid)
@@ -74,18 +77,19 @@ class Critic(nn.Module):
 
     def __init__(self, image_size: int, channels: int = 3, width: float = 1.0) -> None:
         super().__init__()
-        widths = [scaled(w, width) for w in reversed(block_widths(image_size))]
+        widths = [scaled(w, width) for w in block_widths(image_size)]
+        widths.reverse()
         bottom = widths[0]
         top = widths[-1]
         if image_size == 32:
             first: nn.Module = nn.Conv2d(channels, bottom, 3, padding=1)
         else:
             first = DownConv2d(channels, bottom, 5)
-        blocks = [DownBlock(a, b) for a, b in pairwise(widths)]
-        last: list[nn.Module] = []
+        blocks: list[nn.Module] = [first]
+        blocks += [DownBlock(a, b) for a, b in pairwise(widths)]
         if image_size != 32:
-            last = [sample_norm(top), nn.ReLU(inplace=True), DownConv2d(top, top, 3)]
-        self.blocks = nn.Sequential(first, *blocks, *last, sample_norm(top), nn.ReLU(inplace=True))
+            blocks += [sample_norm(top), nn.ReLU(inplace=True), DownConv2d(top, top, 3)]
+        self.blocks = nn.Sequential(*blocks, sample_norm(top), nn.ReLU(inplace=True))
         self.linear = nn.Linear(top, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -112,7 +116,8 @@ class UpBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to (B, out_channels, 2H, 2W)."""
-        skip = F.interpolate(self.skip(x), scale_factor=2.0, mode="nearest")  # 1 x 1 and up commute
+        small_skip = self.skip(x)  # 1 x 1 and up commute
+        skip = F.interpolate(small_skip, scale_factor=2.0, mode="nearest")
         main: Tensor = self.main(x)
         return main.add_(skip)
 
@@ -135,7 +140,8 @@ class DownBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to (B, out_channels, H / 2, W / 2)."""
         main: Tensor = self.main(x)
-        skip: Tensor = self.skip(F.avg_pool2d(x, 2))  # pool and 1 x 1 commute
+        pooled = F.avg_pool2d(x, 2)  # pool and 1 x 1 commute
+        skip: Tensor = self.skip(pooled)
         return main + skip
 
 
@@ -147,7 +153,8 @@ class UpConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, channels, H, W) to (B, out_channels, 2H, 2W)."""
-        summed = summed_in_pairs(self.weight.flip(2, 3))
+        turned = self.weight.flip(2, 3)
+        summed = summed_in_pairs(turned)
         kernel = summed.transpose(0, 1)  # (channels, out_channels, k + 1, k + 1)
         padding = self.kernel_size[0] // 2
         return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=padding)
@@ -168,8 +175,12 @@ class DownConv2d(nn.Conv2d):
 
 def summed_in_pairs(kernel: Tensor) -> Tensor:
     """Sum of the kernel and its three shifts by one pixel: (..., k, k) -> (..., k + 1, k + 1)."""
-    rows = F.pad(kernel, (0, 0, 1, 0)) + F.pad(kernel, (0, 0, 0, 1))
-    return F.pad(rows, (1, 0)) + F.pad(rows, (0, 1))
+    below = F.pad(kernel, (0, 0, 1, 0))
+    above = F.pad(kernel, (0, 0, 0, 1))
+    rows = below + above
+    right = F.pad(rows, (1, 0))
+    left = F.pad(rows, (0, 1))
+    return right + left
 
 
 def sample_norm(channels: int) -> nn.GroupNorm:
@@ -195,8 +206,9 @@ def doublings(image_size: int) -> int:
     if image_size < 32 or image_size % 32 != 0:
         raise ValueError(f"expected an image size that is a multiple of 32, got {image_size}: resize the images")
     count = 3
-    while count < MOST_DOUBLINGS and image_size % 2 ** (count + 1) == 0:
-        if image_size // 2 ** (count + 1) < SMALLEST_GRID:
+    while count < MOST_DOUBLINGS:
+        grid, rest = divmod(image_size, 2 ** (count + 1))
+        if rest > 0 or grid < SMALLEST_GRID:
             break
         count += 1
     return count
@@ -207,10 +219,12 @@ def block_widths(image_size: int) -> list[int]:
     if image_size == 32:
         return [512, 256, 128, 64]
     blocks = doublings(image_size) - 2  # the first and the last doubling are no blocks
-    return [512, *[512, 512, 256, 128, 64][-blocks:]]
+    widths = [512, 512, 256, 128, 64]
+    return [512, *widths[-blocks:]]
 
 
 def frozen_call(module: nn.Module, x: Tensor) -> Tensor:
     """module(x) with gradients to x only: nothing reaches the module's parameters."""
-    state = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    named = module.named_parameters()
+    state = {name: parameter.detach() for name, parameter in named}
     return torch.func.functional_call(module, state, (x,))  # type: ignore[no-any-return]

@@ -44,9 +44,11 @@ class OwnLoop(AnomalyDetector):
             for images in self.batches(loader, self.input_shape):
                 for name, scale in self.scales.items():
                     for inputs in scale.inputs(images, self.chunk_size):
-                        moments[name].update(scale.codes(inputs))
+                        codes = scale.codes(inputs)
+                        moments[name].update(codes)
         for name, scale in self.scales.items():
-            scale.model.set_gaussian(*moments[name].result())
+            mean, mean_square = moments[name].result()
+            scale.model.set_gaussian(mean, mean_square)
         self.remember_shape(images)
 
     def losses(self, images: Tensor, generator: torch.Generator | None = None) -> IGDLosses:
@@ -64,9 +66,11 @@ class OwnLoop(AnomalyDetector):
         Raises:
             NotFittedError: Before the first `refresh`.
         """
-        per_scale = [model.losses(batch) for model, batch in self._training_passes(images, generator)]
+        passes = self._training_passes(images, generator)
+        per_scale = [model.losses(batch) for model, batch in passes]
         by_term = zip(*per_scale, strict=True)
-        return IGDLosses(*(torch.stack(values).sum() for values in by_term))
+        sums = [torch.stack(values).sum() for values in by_term]
+        return IGDLosses(*sums)
 
     def critic_loss(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return what the critics minimise, summed over scales; no gradient reaches encoders and decoders.
@@ -80,16 +84,23 @@ class OwnLoop(AnomalyDetector):
         Raises:
             NotFittedError: Before the first `refresh`.
         """
-        per_scale = [model.critic_loss(batch) for model, batch in self._training_passes(images, generator)]
+        passes = self._training_passes(images, generator)
+        per_scale = [model.critic_loss(batch) for model, batch in passes]
         return torch.stack(per_scale).sum()
 
     def generator_parameters(self) -> list[nn.Parameter]:
         """Trainable parameters of encoders and decoders."""
-        return [p for scale in self.scales.values() for p in scale.generator_parameters()]
+        parameters: list[nn.Parameter] = []
+        for scale in self.scales.values():
+            parameters += scale.generator_parameters()
+        return parameters
 
     def critic_parameters(self) -> list[nn.Parameter]:
         """Parameters of the critics."""
-        return [p for scale in self.scales.values() for p in scale.critic_parameters()]
+        parameters: list[nn.Parameter] = []
+        for scale in self.scales.values():
+            parameters += scale.critic_parameters()
+        return parameters
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -173,17 +173,25 @@ def _check_settings(saved: Any, own: dict[str, Any], file: Path) -> None:
     """
     if not isinstance(saved, dict):
         raise ValueError(f"expected a checkpoint of this run in {file}, got {type(saved).__name__} as its settings")
-    # Types first: a hostile tensor has no truth value, and True equals 1.
-    differing = [n for n, mine in own.items() if (type(saved.get(n)), saved.get(n)) != (type(mine), mine)]
+    differing = []
+    for name, mine in own.items():
+        theirs = saved.get(name)
+        # Types first: a hostile tensor has no truth value, and True equals 1.
+        if type(theirs) is not type(mine) or theirs != mine:
+            differing.append(name)
     if differing:
-        mine = _listed(own, differing)
-        theirs = _listed(saved, differing)
+        here = _listed(own, differing)
+        there = _listed(saved, differing)
         raise ValueError(
-            f"expected a checkpoint of this run in {file}, with {mine}, got one with {theirs}: resume with {theirs}, "
+            f"expected a checkpoint of this run in {file}, with {here}, got one with {there}: resume with {there}, "
             "or start anew without resume"
         )
 
 
 def _listed(settings: dict[str, Any], names: list[str]) -> str:
     """Settings as keyword arguments."""
-    return ", ".join(f"{name}={reprlib.repr(settings.get(name))}" for name in names)
+    parts = []
+    for name in names:
+        value = reprlib.repr(settings.get(name))
+        parts.append(f"{name}={value}")
+    return ", ".join(parts)

@@ -161,5 +161,6 @@ def average_patches(patches: Tensor, image_size: int) -> Tensor:
     # `fold` sums what overlaps; the same sum of ones is the number of patches over each pixel.
     size = (image_size, image_size)
     total = F.fold(columns, size, PATCH_SIDE, stride=PATCH_STRIDE)
-    coverage = F.fold(torch.ones_like(columns[:1]), size, PATCH_SIDE, stride=PATCH_STRIDE)
+    ones = torch.ones_like(columns[:1])
+    coverage = F.fold(ones, size, PATCH_SIDE, stride=PATCH_STRIDE)
     return total / coverage

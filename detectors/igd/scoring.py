@@ -41,23 +41,23 @@ def run_model(scale: Scale, inputs: Tensor) -> ModelOutputs:
     model = scale.model
     data_range = model.data_range
     reconstructions, likelihood = model(scale.backbone(inputs))
-    return ModelOutputs(
-        error=absolute_error(inputs, reconstructions, data_range=data_range),
-        similarity=similarity_of(inputs, reconstructions, data_range=data_range),
-        anomaly=1 - likelihood,
-        residual=residual_map(inputs, reconstructions, rho=model.rho, data_range=data_range),
-    )
+    error = absolute_error(inputs, reconstructions, data_range=data_range)
+    similarity = similarity_of(inputs, reconstructions, data_range=data_range)
+    residual = residual_map(inputs, reconstructions, rho=model.rho, data_range=data_range)
+    return ModelOutputs(error, similarity, 1 - likelihood, residual)
 
 
 def concatenate(chunks: Iterable[ModelOutputs]) -> ModelOutputs:
     """Outputs for consecutive chunks as one."""
     fields = zip(*chunks, strict=True)
-    return ModelOutputs(*(torch.cat(values) for values in fields))
+    joined = [torch.cat(values) for values in fields]
+    return ModelOutputs(*joined)
 
 
 def score_inputs(outputs: ModelOutputs, xi: float, rho: float) -> Tensor:
     """Score each input of one model: (N,)."""
-    reconstruction = rho * outputs.error + (1 - rho) * (1 - outputs.similarity)  # eq. (11)
+    dissimilarity = 1 - outputs.similarity
+    reconstruction = rho * outputs.error + (1 - rho) * dissimilarity  # eq. (11)
     return xi * reconstruction + (1 - xi) * outputs.anomaly  # eq. (10)
 
 
@@ -65,8 +65,10 @@ def fused_score(scales: Mapping[str, Scale], outputs: Mapping[str, ModelOutputs]
     """Add the scales' scores by their shares; an image is as bad as its worst input: (B,)."""
     scores = []
     for name, scale in scales.items():
-        each_input = score_inputs(outputs[name], weights.xi[name], weights.rho)
-        worst_input = scale.per_image(each_input).amax(1)
+        xi = weights.xi[name]
+        each_input = score_inputs(outputs[name], xi, weights.rho)
+        by_image = scale.per_image(each_input)  # (B, inputs of an image)
+        worst_input = by_image.amax(1)
         scores.append(weights.share[name] * worst_input)
     return torch.stack(scores).sum(0)
 
@@ -75,10 +77,12 @@ def paper_score(scales: Mapping[str, Scale], outputs: Mapping[str, ModelOutputs]
     """Eqs. (10) and (11) of both scales literally: |x - x~| and h are the global model's, m_L the patches' mean."""
     similarities = []
     for name, scale in scales.items():
-        mean_similarity = scale.per_image(outputs[name].similarity).mean(1)
+        by_image = scale.per_image(outputs[name].similarity)  # (B, inputs of an image)
+        mean_similarity = by_image.mean(1)
         similarities.append(weights.share[name] * mean_similarity)
     similarity = torch.stack(similarities).sum(0)
-    return score_inputs(outputs["global"]._replace(similarity=similarity), weights.xi["global"], weights.rho)
+    joined = outputs["global"]._replace(similarity=similarity)
+    return score_inputs(joined, weights.xi["global"], weights.rho)
 
 
 def summed_map(scales: Mapping[str, Scale], outputs: Mapping[str, ModelOutputs], weights: ScoreWeights) -> Tensor:
@@ -86,8 +90,9 @@ def summed_map(scales: Mapping[str, Scale], outputs: Mapping[str, ModelOutputs],
     maps = []
     for name, scale in scales.items():
         xi = weights.xi[name]
-        anomaly = outputs[name].anomaly[:, None, None, None]  # (N, 1, 1, 1), spread over the input
-        map_of_inputs = xi * outputs[name].residual + (1 - xi) * anomaly
+        residual = outputs[name].residual  # (N, 1, S, S)
+        anomaly = outputs[name].anomaly.view(-1, 1, 1, 1)  # spread over the input
+        map_of_inputs = xi * residual + (1 - xi) * anomaly
         maps.append(scale.image_map(map_of_inputs))
     return torch.stack(maps).sum(0)
 
@@ -100,11 +105,15 @@ def score_weights(
     Raises:
         ValueError: If one is out of range.
     """
-    both = len(scales) == 2
+    is_pair = len(scales) == 2
     if xi is None:
-        xi = (0.1, 0.9) if both and score == "fused" else 0.5
-    xi_global, xi_local = xi if isinstance(xi, tuple) else (xi, xi)
-    for value in (xi_global, xi_local):
-        check_shares(nu=nu, rho=rho, xi=value)
-    share = {"global": nu, "local": 1 - nu} if both else dict.fromkeys(scales, 1.0)
+        xi = (0.1, 0.9) if is_pair and score == "fused" else 0.5
+    if not isinstance(xi, tuple):
+        xi = (xi, xi)
+    xi_global, xi_local = xi
+    check_shares(nu=nu, rho=rho, xi=xi_global)
+    check_shares(xi=xi_local)
+    share = dict.fromkeys(scales, 1.0)
+    if is_pair:
+        share = {"global": nu, "local": 1 - nu}
     return ScoreWeights({"global": xi_global, "local": xi_local}, share, rho)

@@ -45,9 +45,11 @@ class Training:
             count = sum(len(inputs) for inputs in batches)
             for inputs in batches:
                 # A term of the whole batch is the mean of its parts, weighted by their inputs; it stays on the device.
+                share = len(inputs) / count
                 for term, value in self.scale_step(name, inputs, lr).items():
                     key = f"{name}/{term}"
-                    terms[key] = len(inputs) / count * value + terms.get(key, 0)
+                    so_far = terms.get(key, 0)
+                    terms[key] = share * value + so_far
         self.steps += 1
         return terms
 
@@ -57,11 +59,9 @@ class Training:
         batch = scale.training_pass(inputs, self.generator)
         losses = scale.model.losses(batch)
         critic = scale.model.critic_loss(batch)
-        for optimiser, loss in zip(self.optimisers[name], (losses.total, critic), strict=True):
-            optimiser.param_groups[0]["lr"] = lr
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimiser.step()
+        for_generator, for_critic = self.optimisers[name]
+        _descend(for_generator, losses.total, lr)
+        _descend(for_critic, critic, lr)
         terms = losses._asdict() | {"critic": critic}
         return {term: value.detach() for term, value in terms.items()}
 
@@ -69,7 +69,8 @@ class Training:
         """Steps and moments, by scale: of encoder and decoder, then of the critic."""
         moments = {}
         for name, pair in self.optimisers.items():
-            moments[name] = [optimiser.state_dict()["state"] for optimiser in pair]
+            states = [optimiser.state_dict() for optimiser in pair]
+            moments[name] = [state["state"] for state in states]
         return {"steps": self.steps, "optimisers": moments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -86,9 +87,18 @@ class Training:
 
 def _optimisers(scale: Scale, lr: float) -> tuple[torch.optim.Adam, torch.optim.Adam]:
     """Adam of encoder and decoder, and of the critic."""
-    generator = torch.optim.Adam(scale.generator_parameters(), lr, BETAS, weight_decay=WEIGHT_DECAY)
+    trained = scale.generator_parameters()
+    generator = torch.optim.Adam(trained, lr, BETAS, weight_decay=WEIGHT_DECAY)
     critic = torch.optim.Adam(scale.critic_parameters(), lr, BETAS)
     return generator, critic
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
+    """One step of an optimiser at this rate."""
+    optimiser.param_groups[0]["lr"] = lr
+    optimiser.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    optimiser.step()
 
 
 def _load_moments(optimiser: torch.optim.Adam, saved: dict[int, dict[str, Tensor]]) -> None:
@@ -97,12 +107,15 @@ def _load_moments(optimiser: torch.optim.Adam, saved: dict[int, dict[str, Tensor
     Raises:
         ValueError: If the moments are not of the parameters' shapes.
     """
+    parameters = optimiser.param_groups[0]["params"]
     for index, moments in saved.items():
-        shape = optimiser.param_groups[0]["params"][index].shape
+        shape = parameters[index].shape
         shapes = {name: value.shape for name, value in moments.items()}
-        if shapes != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
+        expected = {"step": (), "exp_avg": shape, "exp_avg_sq": shape}
+        if shapes != expected:
             raise ValueError(f"moments of shapes {reprlib.repr(shapes)} for parameter {index} of {tuple(shape)}")
-    optimiser.load_state_dict(optimiser.state_dict() | {"state": saved})
+    own = optimiser.state_dict()
+    optimiser.load_state_dict(own | {"state": saved})
 
 
 def count_steps(loader: Any, epochs: int, refresh_every: int) -> int:
@@ -119,7 +132,7 @@ def count_steps(loader: Any, epochs: int, refresh_every: int) -> int:
             f"expected a loader with a length that can be iterated anew, got {type(loader).__name__} without one: pass "
             "list(batches), or a DataLoader over a dataset with a length"
         ) from None
-    if epochs < 1 or refresh_every < 1 or steps == 0:
+    if min(epochs, refresh_every, steps) < 1:
         got = f"{epochs}, {refresh_every} and {steps}"
         raise ValueError(f"expected at least 1 epoch, refresh_every and batch of images, got {got}")
     return steps

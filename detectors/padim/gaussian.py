@@ -7,7 +7,6 @@ tree order (see `tree.py`), which makes every grouping a free view and every ste
 """
 
 from collections.abc import Sequence
-from math import prod
 
 import torch
 import torch.distributed
@@ -15,17 +14,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from detectors.late_buffers import LateBuffers
-from detectors.padim.tree import (
-    Level,
-    block_shapes,
-    check_nested,
-    grouped,
-    mean_sizes,
-    split_blocks,
-    split_columns,
-    split_mean,
-)
+from detectors.padim.moments import add_products, centre_on_mean
+from detectors.padim.tree import Level, check_nested, mean_size, moments_size, split_columns, split_mean
 from detectors.padim.whitening import factorise, whiten
+
+STATE = ("layout", "count", "mean", "moments", "whitening")
 
 
 class NestedGaussian(LateBuffers):
@@ -62,7 +55,7 @@ class NestedGaussian(LateBuffers):
             raise ValueError(f"expected eps >= 0, got {eps}")
         self.eps = eps
         self.levels: list[Level] = []
-        for name in ("layout", "count", "mean", "moments", "whitening"):
+        for name in STATE:
             self.register_late_buffer(name)
         for name in ("high", "low"):
             self.register_buffer(name, None, persistent=False)
@@ -73,14 +66,15 @@ class NestedGaussian(LateBuffers):
         self.levels = list(levels)
         self.layout = torch.tensor(self.levels, device=device)
         self.count = torch.zeros((), dtype=torch.float64, device=device)
-        self.mean = torch.zeros(sum(mean_sizes(self.levels)), dtype=torch.float64, device=device)
-        self.moments = torch.zeros(sum(prod(shape) for shape in block_shapes(self.levels)), device=device)
+        self.mean = torch.zeros(mean_size(self.levels), dtype=torch.float64, device=device)
+        self.moments = torch.zeros(moments_size(self.levels), device=device)
         self.whitening = None
 
     def clear(self) -> None:
         """Forget samples and grids."""
         self.levels = []
-        self.layout = self.count = self.mean = self.moments = self.whitening = None
+        for name in STATE:
+            setattr(self, name, None)
 
     @torch.no_grad()
     def update(self, values: Tensor) -> Self:
@@ -89,13 +83,17 @@ class NestedGaussian(LateBuffers):
         self.check_values(values)
         batch = values.shape[1]
         share = batch / (count + batch)  # of the new samples among all
+        weight = (count * share).sqrt()  # of the shift of the mean in the moments
+        trees = split_columns(values, self.levels)
+        means = split_mean(mean, self.levels)
         columns = []
-        for tree, old in zip(split_columns(values, self.levels), split_mean(mean, self.levels), strict=True):
+        for tree, old in zip(trees, means, strict=True):
             # The shift of the mean makes one more column: the products of all columns are the update of the moments.
             block = torch.empty(*old.shape, batch + 1, device=mean.device)  # (cells, channels, B + 1)
             new = centre_on_mean(tree, out=block[..., :batch])
-            block[..., batch] = (new - old) * (count * share).sqrt()
-            old += (new - old) * share
+            shift = new - old
+            block[..., batch] = shift * weight
+            old += shift * share
             columns.append(block)
         add_products(moments, columns, self.levels)
         count += batch
@@ -109,10 +107,12 @@ class NestedGaussian(LateBuffers):
             raise ValueError(f"expected a Gaussian on the same grids {self.levels}, got one on {other.levels}")
         count, mean, moments = self.statistics()
         new_count, new_mean, new_moments = (tensor.to(mean.device) for tensor in other.statistics())
-        share = new_count / (count + new_count).clamp(min=1)
+        together = count + new_count
+        share = new_count / together.clamp(min=1)
+        weight = (count * share).sqrt()
         shift = new_mean - mean
         moments += new_moments
-        add_products(moments, self.as_columns(shift * (count * share).sqrt()), self.levels)
+        add_products(moments, self.as_columns(shift * weight), self.levels)
         mean += shift * share
         count += new_count
         self.whitening = None
@@ -122,11 +122,15 @@ class NestedGaussian(LateBuffers):
     def all_reduce(self) -> Self:
         """Join the samples of all processes of the default group; all of them end with the same state."""
         count, mean, moments = self.statistics()
-        own_count, own_mean = count.clone(), mean.clone()
+        own_count = count.clone()
+        own_mean = mean.clone()
         torch.distributed.all_reduce(count)
         mean *= own_count / count
         torch.distributed.all_reduce(mean)
-        add_products(moments, self.as_columns((own_mean - mean) * own_count.sqrt()), self.levels)
+        # The own moments are about the own mean: the shift to that of all adds its products.
+        shift = own_mean - mean
+        weight = own_count.sqrt()
+        add_products(moments, self.as_columns(shift * weight), self.levels)
         torch.distributed.all_reduce(moments)
         self.whitening = None
         return self
@@ -148,8 +152,9 @@ class NestedGaussian(LateBuffers):
     def split_precision(self) -> None:
         """Derive from the mean its two float32 parts: centring in two steps is as exact as in float64."""
         assert self.mean is not None
-        self.high = self.mean.float()[:, None]
-        self.low = (self.mean[:, None] - self.high).float()
+        column = self.mean[:, None]
+        self.high = column.float()
+        self.low = (column - self.high).float()
 
     def squared_distance(self, values: Tensor) -> Tensor:
         """Return squared Mahalanobis distances (cells of the finest grid, B), in tree order.
@@ -164,20 +169,23 @@ class NestedGaussian(LateBuffers):
         assert self.high is not None
         assert self.low is not None
         centred = (values - self.high).sub_(self.low)
+        by_level = split_columns(centred, self.levels)
         total = None
-        for white in whiten(split_columns(centred, self.levels), self.whitening, self.levels):
+        for white in whiten(by_level, self.whitening, self.levels):
             own = white.square().sum(1)  # (cells, B)
             if total is not None:
                 # The chain rule: each cell adds its own term to that of its ancestor.
-                families = own.view(len(total), -1, own.shape[1])  # (parents, children, B)
-                own = (families + total[:, None]).view(own.shape)
+                parents, images = total.shape
+                families = own.view(parents, -1, images)  # (parents, children, B)
+                own = families + total[:, None]
+                own = own.view(-1, images)
             total = own
         assert total is not None
         return total
 
     def check_values(self, values: Tensor) -> None:
         """Refuse values that do not lie on the levels' grids."""
-        expected = sum(mean_sizes(self.levels))
+        expected = mean_size(self.levels)
         if values.ndim != 2 or len(values) != expected:
             raise ValueError(f"expected {expected} values per sample on {self.levels}, got {tuple(values.shape)}")
 
@@ -189,47 +197,34 @@ class NestedGaussian(LateBuffers):
 
     def as_columns(self, flat: Tensor) -> list[Tensor]:
         """A flat vector laid out as the mean, as float32 columns (cells, channels, 1) of each level."""
-        return [part.float()[..., None] for part in split_mean(flat, self.levels)]
+        parts = split_mean(flat.float(), self.levels)
+        return [part[..., None] for part in parts]
 
     def after_load(self) -> None:
         """Restore the levels; refuse a state whose sizes do not fit them."""
-        self.levels = [] if self.layout is None else [Level(*row) for row in self.layout.tolist()]
+        rows = [] if self.layout is None else self.layout.tolist()
+        self.levels = [Level(*row) for row in rows]
         check_state(self)
         if self.whitening is not None:
             self.split_precision()
 
 
-def centre_on_mean(values: Tensor, out: Tensor) -> Tensor:
-    """Write values (cells, channels, B) minus their mean over B to out; return the mean in float64.
-
-    Two float32 steps, mean and mean of the rest, are as exact as float64 where the mean is far above the spread.
-    """
-    high = values.mean(-1)
-    torch.sub(values, high[..., None], out=out)
-    low = out.mean(-1)
-    out -= low[..., None]
-    return high.double() + low.double()
-
-
-def add_products(moments: Tensor, columns: list[Tensor], levels: Sequence[Level]) -> None:
-    """Add the products of columns (cells, channels, K) of every level with those of it and each coarser one."""
-    for (level, j), block in split_blocks(moments, levels).items():
-        coarse = columns[j]
-        grouped(block, len(coarse)).baddbmm_(grouped(columns[level], len(coarse)), coarse.mT)
-
-
 def check_state(gaussian: NestedGaussian) -> None:
     """Refuse a loaded state whose parts do not belong together."""
     levels = gaussian.levels
-    if any(v.rows < 1 or v.columns < 1 or v.channels < 0 for v in levels):
+    empty = [level for level in levels if min(level.rows, level.columns) < 1]
+    if empty or any(level.channels < 0 for level in levels):
         raise ValueError(f"expected grids with at least one row and column in the state, got {levels}")
-    blocks = sum(prod(shape) for shape in block_shapes(levels))
-    expected = {"count": (), "mean": (sum(mean_sizes(levels)),), "moments": (blocks,), "whitening": (blocks,)}
+    blocks = (moments_size(levels),)
+    expected = {"count": (), "mean": (mean_size(levels),), "moments": blocks, "whitening": blocks}
     for name, shape in expected.items():
         tensor = getattr(gaussian, name)
-        if tensor is not None and tensor.shape != shape:
-            raise ValueError(f"expected {name} of shape {shape} for {levels} in the state, got {tuple(tensor.shape)}")
-        if tensor is not None and not tensor.isfinite().all():
+        if tensor is None:
+            continue
+        if tensor.shape != shape:
+            got = tuple(tensor.shape)
+            raise ValueError(f"expected {name} of shape {shape} for {levels} in the state, got {got}")
+        if not tensor.isfinite().all():
             raise ValueError(f"expected finite numbers as {name} in the state, got NaN or infinite ones")
     if gaussian.whitening is not None and gaussian.mean is None:
         raise ValueError("expected the mean beside the whitening in the state, got none")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import ceil, prod
 from typing import NamedTuple
 
 import torch
@@ -29,37 +30,46 @@ def choose_grids(sizes: Sequence[Size], nested: bool | None) -> Grids:
         sizes: Rows and columns of each map.
         nested: None nests where that equals nearest upsampling; True nests wherever it is possible, False nowhere.
     """
-    distinct = sorted(set(sizes), key=lambda size: size[0] * size[1])
+    distinct = sorted(set(sizes), key=prod)
+    finest = distinct[-1]
     padded = padded_sizes(distinct)
-    nests = padded is not None and (bool(nested) or equals_nearest(distinct, padded))
-    if nested is False or padded is None or not nests:
+    if nested is None:
+        nested = padded is not None and equals_nearest(distinct, padded)
+    if padded is None or not nested:
         everything = list(range(len(sizes)))
-        return Grids([everything], [distinct[-1]], distinct[-1], upsample=True)
-    groups = [[number for number, own in enumerate(sizes) if own == size] for size in distinct]
-    return Grids(groups, padded, distinct[-1], upsample=False)
+        return Grids([everything], [finest], finest, upsample=True)
+    groups: dict[Size, list[int]] = {size: [] for size in distinct}
+    for number, size in enumerate(sizes):
+        groups[size].append(number)
+    return Grids(list(groups.values()), padded, finest, upsample=False)
 
 
 def padded_sizes(sizes: Sequence[Size]) -> list[Size] | None:
     """Grids of at least these sizes, coarse to fine, each a whole multiple of the one before; None if they cross."""
     rows, columns = sizes[0]
-    grids = [sizes[0]]
-    for (coarse_rows, coarse_columns), (fine_rows, fine_columns) in pairwise(sizes):
-        if fine_rows < coarse_rows or fine_columns < coarse_columns:
+    grids = [(rows, columns)]
+    for coarse, fine in pairwise(sizes):
+        row_ratio = fine[0] / coarse[0]
+        column_ratio = fine[1] / coarse[1]
+        if min(row_ratio, column_ratio) < 1:
             return None
-        rows *= -(-fine_rows // coarse_rows)
-        columns *= -(-fine_columns // coarse_columns)
+        rows *= ceil(row_ratio)
+        columns *= ceil(column_ratio)
         grids.append((rows, columns))
     return grids
 
 
 def equals_nearest(sizes: Sequence[Size], grids: Sequence[Size]) -> bool:
     """Whether each cell of the finest map has, on every coarser one, the ancestor that nearest upsampling gives it."""
+    finest_size = sizes[-1]
+    finest_grid = grids[-1]
     for size, grid in zip(sizes, grids, strict=True):
         for axis in (0, 1):
-            fine = sizes[-1][axis]
-            ratio = grids[-1][axis] // grid[axis]
+            fine = finest_size[axis]
+            ratio = finest_grid[axis] // grid[axis]
             ancestors = torch.arange(fine) // ratio
-            if not torch.equal(nearest_index(size[axis], fine), ancestors):
+            nearest = nearest_index(size[axis], fine)
+            if not torch.equal(nearest, ancestors):
                 return False
     return True
 
@@ -67,7 +77,9 @@ def equals_nearest(sizes: Sequence[Size], grids: Sequence[Size]) -> bool:
 def nearest_index(size: int, out_size: int) -> Tensor:
     """Source of each of `out_size` values in `F.interpolate(mode="nearest")` from `size` values."""
     source = torch.arange(size, dtype=torch.float64)
-    return F.interpolate(source[None, None], size=out_size, mode="nearest")[0, 0].long()
+    signal = source.view(1, 1, size)  # one image of one channel
+    nearest = F.interpolate(signal, size=out_size, mode="nearest")
+    return nearest.flatten().long()
 
 
 def source_index(sizes: Sequence[Size], counts: Sequence[int], grids: Grids, levels: Sequence[Level]) -> Tensor:
@@ -88,19 +100,25 @@ def source_index(sizes: Sequence[Size], counts: Sequence[int], grids: Grids, lev
         numbered.append(numbers.view(1, count, rows, columns))
         first = end
     trees = []
-    for number, (group, size) in enumerate(zip(grids.groups, grids.sizes, strict=True)):
-        fitted = [fit_to_grid(numbered[k], size, grids.upsample) for k in group]
+    for number, group in enumerate(grids.groups):
+        size = grids.sizes[number]
+        own = [numbered[k] for k in group]
+        fitted = [fit_to_grid(one, size, grids.upsample) for one in own]
         level = torch.cat(fitted, 1)  # (1, C, rows, columns)
-        trees.append(to_tree(level, levels, number).flatten())
+        tree = to_tree(level, levels, number)
+        trees.append(tree.flatten())
     return torch.cat(trees).long()
 
 
 def target_index(levels: Sequence[Level], finest: Size) -> Tensor:
     """Where in tree order each position of the finest map lies, row by row; padding is left out."""
     last = len(levels) - 1
-    numbers = torch.arange(levels[last].cells, dtype=torch.float64)[:, None]
+    cells = levels[last].cells
+    numbers = torch.arange(cells, dtype=torch.float64)
+    grid = from_tree(numbers.view(cells, 1), levels, last)  # (1, rows, columns), padding included
     rows, columns = finest
-    return from_tree(numbers, levels, last)[0, :rows, :columns].flatten().long()
+    index = grid[0, :rows, :columns]
+    return index.flatten().long()
 
 
 def fit_to_grid(values: Tensor, size: Size, upsample: bool) -> Tensor:
@@ -112,4 +130,6 @@ def fit_to_grid(values: Tensor, size: Size, upsample: bool) -> Tensor:
         return values.new_empty(1, 0, *size)
     if upsample:
         return F.interpolate(values, size=size, mode="nearest")
-    return F.pad(values, (0, size[1] - columns, 0, size[0] - rows), mode="replicate")
+    below = size[0] - rows
+    right = size[1] - columns
+    return F.pad(values, (0, right, 0, below), mode="replicate")

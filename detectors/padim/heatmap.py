@@ -25,10 +25,11 @@ def resize_and_blur_matrix(size: int, out_size: int, sigma: float) -> Tensor:
         >>> resize_and_blur_matrix(2, 4, sigma=0.0)[:, 0]
         tensor([1.0000, 0.7500, 0.2500, 0.0000], dtype=torch.float64)
     """
-    if size < 1 or out_size < 1 or sigma < 0:
+    if min(size, out_size) < 1 or sigma < 0:
         raise ValueError(f"expected sizes >= 1 and sigma >= 0, got {size}, {out_size} and {sigma}")
-    unit = torch.eye(size, dtype=torch.float64)[None]  # (1, size, size): row i is the i-th unit signal
-    resize = F.interpolate(unit, size=out_size, mode="linear")[0].T  # (out_size, size)
+    unit_signals = torch.eye(size, dtype=torch.float64)  # row i is the i-th one
+    resized = F.interpolate(unit_signals[None], size=out_size, mode="linear")  # (1, size, out_size)
+    resize = resized[0].T
     return blur_matrix(out_size, sigma) @ resize
 
 
@@ -38,21 +39,32 @@ def blur_matrix(size: int, sigma: float) -> Tensor:
     if radius == 0:
         return torch.eye(size, dtype=torch.float64)
     offsets = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-(offsets.double() ** 2) / (2 * sigma**2))
-    sources = reflect(torch.arange(size)[:, None] + offsets, size)  # (size, 2 radius + 1)
-    weights = (kernel / kernel.sum()).expand(size, -1)
-    return torch.zeros(size, size, dtype=torch.float64).scatter_add_(1, sources, weights)
+    squares = offsets.double() ** 2
+    variance = sigma**2
+    kernel = torch.exp(-squares / (2 * variance))
+    kernel /= kernel.sum()
+    # Row i holds the kernel around place i; what falls outside comes back from the border.
+    places = torch.arange(size)
+    sources = reflect(places[:, None] + offsets, size)  # (size, 2 radius + 1)
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    return matrix.scatter_add_(1, sources, kernel.expand(size, -1))
 
 
 def reflect(index: Tensor, size: int) -> Tensor:
     """Mirror indices at 0 and size - 1, as often as it takes."""
-    period = max(2 * (size - 1), 1)
+    if size == 1:
+        return torch.zeros_like(index)
+    period = 2 * (size - 1)
     folded = index.remainder(period)
-    return torch.minimum(folded, period - folded) if size > 1 else torch.zeros_like(index)
+    return torch.minimum(folded, period - folded)
 
 
 def image_score(anomaly_map: Tensor, top_fraction: float) -> Tensor:
     """Mean of the highest pixels' share of each map (B, 1, H, W), at least one pixel: (B,)."""
     pixels = anomaly_map.flatten(1)
-    count = max(1, round(top_fraction * pixels.shape[1]))
-    return pixels.amax(1) if count == 1 else pixels.topk(count, sorted=False).values.mean(1)
+    share = round(top_fraction * pixels.shape[1])
+    count = max(1, share)
+    if count == 1:
+        return pixels.amax(1)
+    highest = pixels.topk(count, sorted=False).values
+    return highest.mean(1)

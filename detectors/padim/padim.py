@@ -224,7 +224,8 @@ def _check_alike(one: PaDiM, other: PaDiM) -> None:
     """Refuse to join detectors that keep different channels or saw images of different shapes."""
     if one.channels is None or other.channels is None:
         raise ValueError("expected two detectors that have seen images: call partial_fit or fit on each first")
-    if one._shape != other._shape or not torch.equal(one.channels.cpu(), other.channels.cpu()):
+    same_channels = torch.equal(one.channels.cpu(), other.channels.cpu())
+    if one._shape != other._shape or not same_channels:
         raise ValueError(
             f"expected a detector of the same image size and channels, got {other._shape} for {one._shape}: make "
             "both as copies of one unfitted detector, or pass the same channels"

@@ -20,7 +20,9 @@ class Settings(NamedTuple):
 
 def should_join(distributed: bool | None) -> bool:
     """Whether to join the processes; None means wherever the group exists."""
-    return dist.is_available() and dist.is_initialized() if distributed is None else distributed
+    if distributed is None:
+        return dist.is_available() and dist.is_initialized()
+    return distributed
 
 
 def broadcast_int(value: int) -> int:
@@ -61,6 +63,10 @@ def agree(own: Settings | None) -> Settings | None:
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, own)
     seen = [settings for settings in everyone if settings is not None]
-    if any(settings != seen[0] for settings in seen):
-        raise ValueError(f"expected images of one size in all processes, got {[s and s.image_shape for s in everyone]}")
-    return seen[0] if seen else None
+    if not seen:
+        return None
+    first: Settings = seen[0]
+    if any(settings != first for settings in seen):
+        shapes = [settings and settings.image_shape for settings in everyone]
+        raise ValueError(f"expected images of one size in all processes, got {shapes}")
+    return first

@@ -21,24 +21,43 @@ def factorise(moments: Tensor, count: float, eps: float, levels: Sequence[Level]
         ValueError: If a covariance is not positive definite; the message names the position.
     """
     whitening = torch.empty_like(moments)
-    blocks, out = split_blocks(moments, levels), split_blocks(whitening, levels)
-    roots, finest = levels[0].cells, levels[-1]
-    below_root = finest.cells // roots * finest.channels * sum(v.channels for v in levels)
-    chunk = max(1, CHUNK_ELEMENTS // max(1, below_root))
+    blocks = split_blocks(moments, levels)
+    out = split_blocks(whitening, levels)
+    # Only cells below one root meet: a chunk of roots is worked off from coarse to fine.
+    roots = levels[0].cells
+    chunk = _roots_at_once(levels)
     for start in range(0, roots, chunk):
         stop = min(start + chunk, roots)
         weights: list[list[Tensor]] = []
         for level, grid in enumerate(levels):
-            cells = slice(start * (grid.cells // roots), stop * (grid.cells // roots))
-            covariances = [blocks[level, j][cells].double().div_(count - 1) for j in range(level + 1)]
-            covariances[level].diagonal(dim1=1, dim2=2).add_(eps)
+            per_root = grid.cells // roots
+            cells = slice(start * per_root, stop * per_root)
+            covariances = []
+            for j in range(level + 1):
+                block = blocks[level, j]
+                chosen = block[cells].double()
+                covariances.append(chosen.div_(count - 1))
+            diagonal = covariances[level].diagonal(dim1=1, dim2=2)
+            diagonal.add_(eps)
             rows, info = whitening_rows(covariances, weights)
             if bool(info.any()):
-                raise factorisation_error(levels, level, cells.start + int(info.nonzero()[0]), eps)
+                failed = int(info.nonzero()[0])
+                raise factorisation_error(levels, level, cells.start + failed, eps)
             weights.append(rows)
             for j, row in enumerate(rows):
                 out[level, j][cells] = row
     return whitening
+
+
+def _roots_at_once(levels: Sequence[Level]) -> int:
+    """How many cells of the coarsest level make a chunk."""
+    coarsest = levels[0]
+    finest = levels[-1]
+    cells = finest.cells // coarsest.cells
+    columns = sum(level.channels for level in levels)
+    below_root = cells * finest.channels * columns
+    chunk = CHUNK_ELEMENTS // max(1, below_root)
+    return max(1, chunk)
 
 
 def whitening_rows(covariances: list[Tensor], weights: list[list[Tensor]]) -> tuple[list[Tensor], Tensor]:
@@ -54,17 +73,22 @@ def whitening_rows(covariances: list[Tensor], weights: list[list[Tensor]]) -> tu
     *crosses, own = covariances
     factors: list[Tensor] = []  # covariances with the whitened coarser levels: the Cholesky factor's rows
     for cross, coarse in zip(crosses, weights, strict=True):
-        parents = len(coarse[-1])
-        factor = grouped(cross, parents).bmm(coarse[-1].mT)
-        for earlier, weight in zip(factors, coarse[:-1], strict=True):
+        *coarse_crosses, coarse_own = coarse
+        parents = len(coarse_own)
+        factor = grouped(cross, parents).bmm(coarse_own.mT)
+        for earlier, weight in zip(factors, coarse_crosses, strict=True):
             factor.baddbmm_(grouped(earlier, parents), weight.mT)
         factors.append(factor.view_as(cross))
+    # What the coarser levels explain goes out of the own covariance; the rest has a factor of its own.
     for factor in factors:
         own.baddbmm_(factor, factor.mT, alpha=-1)
     lower, info = torch.linalg.cholesky_ex(own)
-    identity = torch.eye(own.shape[1], dtype=own.dtype, device=own.device)
-    inverse = torch.linalg.solve_triangular(lower, identity.expand_as(own), upper=False)
-    return [*(-inverse.bmm(factor) for factor in factors), inverse], info
+    channels = own.shape[1]
+    identity = torch.eye(channels, dtype=own.dtype, device=own.device)
+    identities = identity.expand_as(own)
+    inverse = torch.linalg.solve_triangular(lower, identities, upper=False)
+    weights_to_coarse = [-inverse.bmm(factor) for factor in factors]
+    return [*weights_to_coarse, inverse], info
 
 
 def whiten(centred: list[Tensor], whitening: Tensor, levels: Sequence[Level]) -> list[Tensor]:
@@ -74,7 +98,8 @@ def whiten(centred: list[Tensor], whitening: Tensor, levels: Sequence[Level]) ->
     for level, values in enumerate(centred):
         own = product(weights[level, level], values)
         for j, coarse in enumerate(white):
-            add_product(own, grouped(weights[level, j], len(coarse)), coarse)
+            weight = grouped(weights[level, j], len(coarse))
+            add_product(own, weight, coarse)
         white.append(own)
     return white
 
@@ -84,16 +109,22 @@ def product(weight: Tensor, values: Tensor) -> Tensor:
     cells, rows, columns = weight.shape
     if values.shape[2] > 1:
         return weight.bmm(values)
-    return values.view(cells, 1, columns).bmm(weight.mT).view(cells, rows, 1)  # three times as fast on the CPU
+    row_vectors = values.view(cells, 1, columns)
+    products = row_vectors.bmm(weight.mT)  # three times as fast on the CPU
+    return products.view(cells, rows, 1)
 
 
 def add_product(total: Tensor, weight: Tensor, values: Tensor) -> None:
     """Add weight (n, r, c) @ values (n, c, B) to total (n k, r / k, B), whose cells are grouped by those of values."""
     cells, rows, columns = weight.shape
-    if values.shape[2] > 1:
-        total.view(cells, rows, values.shape[2]).baddbmm_(weight, values)
+    images = values.shape[2]
+    if images > 1:
+        by_cell = total.view(cells, rows, images)
+        by_cell.baddbmm_(weight, values)
     else:  # `.mT` of a column would have strides that are slow
-        total.view(cells, 1, rows).baddbmm_(values.view(cells, 1, columns), weight.mT)
+        row_vectors = values.view(cells, 1, columns)
+        total_rows = total.view(cells, 1, rows)
+        total_rows.baddbmm_(row_vectors, weight.mT)
 
 
 def factorisation_error(levels: Sequence[Level], level: int, cell: int, eps: float) -> ValueError:

@@ -10,13 +10,12 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 
 from detectors.igd.ms_ssim import (
     WEIGHTS,
-    band_matrix,
     gaussian_window,
     ms_ssim,
     ms_ssim_residual,
     scales_for,
-    window_means,
 )
+from detectors.igd.windows import band_matrix, window_means
 
 
 def pair(shape: tuple[int, ...], noise: float = 0.3, seed: int = 0, dtype=torch.float32) -> tuple[Tensor, Tensor]:
