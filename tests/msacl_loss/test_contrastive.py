@@ -6,13 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from loss_cases import problems
 from torch import Tensor
 
 from msacl_loss import calibrated_contrastive_loss
-from msacl_loss.similarity import streaming, tiles
-from msacl_loss.similarity.dense import dense_log_negatives
-from msacl_loss.similarity.kappas import Kappas
-from msacl_loss.similarity.streaming import streaming_log_negatives
 
 FORMS = pytest.mark.parametrize("implementation", ["dense", "streaming"])
 OPTIONS = {
@@ -21,16 +18,6 @@ OPTIONS = {
     "positive": st.sampled_from(["paper", "nll", "decoupled"]),
     "implementation": st.sampled_from(["dense", "streaming"]),
 }
-
-
-@st.composite
-def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Two views (B, D), labels (B,) and centres (C, D), float64."""
-    images, dim, classes = draw(st.integers(2, 12)), draw(st.integers(2, 8)), draw(st.integers(1, 5))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    z_a, z_b = torch.randn(2, images, dim, generator=generator, dtype=torch.float64)
-    labels = torch.randint(classes, (images,), generator=generator)
-    return z_a, z_b, labels, torch.randn(classes, dim, generator=generator, dtype=torch.float64)
 
 
 def assert_same(a: Tensor, b: Tensor) -> None:
@@ -111,48 +98,6 @@ def test_low_precision_is_computed_in_float32(implementation: str, dtype: torch.
     torch.testing.assert_close(loss.double(), exact, rtol=1e-5, atol=1e-5)
 
 
-@given(
-    problem=problems(), kappas=st.tuples(st.floats(0.1, 39), st.floats(0.1, 39)), large=st.booleans(), data=st.data()
-)
-@pytest.mark.parametrize("host_reads", [True, False])
-def test_both_forms_are_equal(host_reads: bool, problem, kappas, large: bool, data) -> None:
-    """Values and gradients, over several tiles of uneven classes, with and without other processes' columns."""
-    z_a, z_b, labels, centres = problem
-    kappas = tuple(10 * kappa for kappa in kappas) if large else kappas
-    pairs = torch.nn.functional.normalize(torch.stack((z_a, z_b), 1), dim=-1).requires_grad_()
-    num_others = 2 * data.draw(st.integers(0, 5))
-    others = torch.nn.functional.normalize(centres[:1] + torch.arange(num_others)[:, None] * z_a[:1], dim=-1)
-    others.requires_grad_()
-    other_labels = torch.arange(num_others) % len(centres)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiles, "TILE_CPU", data.draw(st.sampled_from([2, 4, 6, 512])))
-        if not host_reads:  # the way of accelerators
-            patch.setattr(tiles, "class_runs", lambda labels: None)
-        if not data.draw(st.booleans()):  # the way of large batches
-            patch.setattr(streaming, "MOST_KEPT", 0)
-        results = []
-        for form in (dense_log_negatives, streaming_log_negatives):
-            value = form(pairs, labels, others, other_labels, Kappas(*kappas))
-            slopes = torch.cos(torch.arange(value.numel()).double()).view(value.shape)
-            gradients = torch.autograd.grad(value, (pairs, others), slopes, allow_unused=True)
-            results.append((value, *gradients))
-    for dense, streamed in zip(*results, strict=True):
-        torch.testing.assert_close(streamed, dense, rtol=1e-10, atol=1e-10 * max(1, *kappas))
-
-
-def test_many_classes_and_rows_over_several_real_tiles() -> None:
-    generator = torch.Generator().manual_seed(0)
-    z_a, z_b = torch.randn(2, 700, 16, generator=generator, dtype=torch.float64).requires_grad_()
-    for num_classes in (1, 3, 300):
-        labels = torch.randint(num_classes, (700,), generator=generator)
-        centres = torch.zeros(num_classes, 16)
-        results = []
-        for form in ("dense", "streaming"):
-            loss = calibrated_contrastive_loss(z_a, z_b, labels, centres, implementation=form)
-            results.append((loss, *torch.autograd.grad(loss, (z_a, z_b))))
-        torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
-
-
 @FORMS
 @pytest.mark.parametrize("temperature", [1e-3, 1e-2, 0.024, 0.026, 0.05, 0.2])
 def test_small_temperatures_do_not_underflow(implementation: str, temperature: float) -> None:
@@ -170,11 +115,6 @@ def test_small_temperatures_do_not_underflow(implementation: str, temperature: f
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5 / temperature)
 
 
-def test_both_sides_of_the_switch_to_a_running_maximum() -> None:
-    assert not Kappas(1.0, 40.0).are_large
-    assert Kappas(1.0, 40.1).are_large
-
-
 @FORMS
 @pytest.mark.parametrize("positive", ["paper", "nll", "decoupled"])
 def test_gradcheck(implementation: str, positive: str) -> None:
@@ -187,37 +127,3 @@ def test_gradcheck(implementation: str, positive: str) -> None:
 
     assert torch.autograd.gradcheck(loss, z)
     assert torch.autograd.gradgradcheck(loss, z)
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # opcheck's own
-@pytest.mark.parametrize("kappas", [(2.5, 5.0), (50.0, 100.0)])
-@pytest.mark.parametrize("num_others", [0, 4])
-@pytest.mark.parametrize("most_kept", [0, streaming.MOST_KEPT])
-def test_opcheck(kappas: tuple[float, float], num_others: int, most_kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streaming, "MOST_KEPT", most_kept)
-    pairs = torch.nn.functional.normalize(torch.randn(5, 2, 3), dim=-1).requires_grad_()
-    others = torch.nn.functional.normalize(torch.randn(num_others, 3), dim=-1).requires_grad_()
-    labels, other_labels = torch.arange(5) % 2, torch.arange(num_others) % 2
-    torch.library.opcheck(streaming._forward_operator, (pairs, labels, others, other_labels, *kappas))
-    log_sums, kept = streaming._forward_operator(pairs, labels, others, other_labels, *kappas)
-    args = (
-        torch.ones(5, 2),
-        log_sums.detach(),
-        kept.detach(),
-        pairs.detach(),
-        labels,
-        others.detach(),
-        other_labels,
-        *kappas,
-    )
-    torch.library.opcheck(streaming._backward_operator, args)
-
-
-def test_streaming_memory_does_not_grow_with_the_square() -> None:
-    """No tensor of the forward and backward pass is larger than a few vectors per row or one tile."""
-    images, dim = 1500, 8
-    z_a, z_b = torch.randn(2, images, dim).requires_grad_()
-    with torch.profiler.profile(profile_memory=True, activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        calibrated_contrastive_loss(z_a, z_b, torch.arange(images) % 4, torch.zeros(4, dim)).backward()
-    largest = max(event.cpu_memory_usage for event in profile.events())
-    assert largest < 4 * (2 * images) ** 2 / 10  # bytes; the matrix itself has ten times that
