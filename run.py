@@ -1,7 +1,7 @@
 """Make (or reuse) a virtual environment in this checkout and run a job in it.
 
     python3 run.py quickstart        # the main job: pre-train, fit, score, draw
-    python3 run.py test              # the whole test suite
+    python3 run.py test              # the tests, without the slow ones; with them: python3 run.py test -m ""
     python3 run.py check             # lint, types, the contract between the packages, house rules
     python3 run.py docs              # build the documentation, which executes its tutorials: docs/_build/html
     python3 run.py bench             # all benchmarks, or those named: python3 run.py bench loss

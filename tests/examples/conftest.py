@@ -1,4 +1,4 @@
-"""Let the tests import the example scripts' modules; a tiny data set for their command lines."""
+"""Let the tests import the example scripts' modules and `forked_scripts`; a tiny data set for their command lines."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,8 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import to_pil_image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples/reproduction"))
+TESTS = Path(__file__).resolve().parent
+sys.path[:0] = [str(TESTS.parents[1] / "examples/reproduction"), str(TESTS)]
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,20 @@
 
 import ast
 import csv
+import functools
 import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+from forked_scripts import ScriptRunner, wait_for_a_line
 from PIL import Image
 
 import detectors
@@ -38,12 +40,30 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
 
 
-def run(script: str, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Copy a script into a folder and run it there."""
+@functools.cache
+def runner() -> ScriptRunner:
+    """What all scripts of these tests are started by."""
+    return ScriptRunner(environment())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stop_runner() -> Iterator[None]:
+    yield
+    if runner.cache_info().currsize:
+        runner().stop()
+
+
+def start(script: str, folder: Path, *arguments: object) -> int:
+    """Copy a script into a folder and start it there; returns its process id."""
     folder.mkdir(exist_ok=True)
     shutil.copy(EXAMPLES / script, folder)
-    command = [sys.executable, script, *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    return runner().start(script, folder, *arguments)
+
+
+def run(script: str, folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Copy a script into a folder and run it there."""
+    start(script, folder, *arguments)
+    return runner().finish(folder)
 
 
 def succeed(script: str, folder: Path, *arguments: object) -> str:
@@ -155,6 +175,7 @@ def test_predict_scores_new_images_and_writes_a_page(work: Path, padim: Path) ->
     assert "sub/3.png" in (folder / "out/report.html").read_text()
 
 
+@pytest.mark.slow
 def test_quickstart_prints_three_rows_and_draws(tmp_path: Path) -> None:
     printed = succeed("quickstart.py", tmp_path, "--epochs", 0)
     rows = [line.split(" image AUROC")[0].strip() for line in printed.splitlines() if "AUROC" in line]
@@ -186,31 +207,15 @@ def test_a_users_error_ends_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-def hear_ctrl_c() -> None:
-    """A shell's background job inherits deafness to Ctrl-C; the script under test must not."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def test_ctrl_c_ends_in_one_line(tmp_path: Path, work: Path) -> None:
-    shutil.copy(EXAMPLES / "pretrain.py", tmp_path)
-    command = [sys.executable, "-u", "pretrain.py", "--data", str(work / "data"), "--epochs", "9999", "--size", "32"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=hear_ctrl_c,
-    )
-    assert process.stdout is not None
-    process.stdout.readline()  # the summary: the script is at work
+    process = start("pretrain.py", tmp_path, "--data", work / "data", "--epochs", 9999, "--size", 32)
+    wait_for_a_line(tmp_path)  # the summary: the script is at work
     time.sleep(0.5)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert errors.splitlines()[-1].strip() == "KeyboardInterrupt"
-    assert "Traceback" not in errors
+    os.kill(process, signal.SIGINT)
+    result = runner().finish(tmp_path)
+    assert result.returncode != 0
+    assert result.stderr.splitlines()[-1].strip() == "KeyboardInterrupt"
+    assert "Traceback" not in result.stderr
 
 
 def test_igd_trains_saves_and_predicts_without_a_test_set(work: Path, encoder: Path) -> None:

@@ -42,6 +42,7 @@ def losses(folder: Path, name: str, launcher: tuple[str, ...]) -> list[dict[str,
     return [{term: row[term] for term in TERMS} for row in rows]
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_losses_of_one(folder: Path) -> None:
     one, two = losses(folder, "one", ()), losses(folder, "two", TORCHRUN)
     assert len(one) == len(two) == STEPS

@@ -31,6 +31,10 @@ OPTIONS: list[dict[str, object]] = [
 ]  # fmt: skip
 
 
+SLOW_DEFAULTS = pytest.param({}, marks=pytest.mark.slow)
+SLOW_OTHERS = [pytest.param(options, marks=pytest.mark.slow) for options in OPTIONS[1:]]
+
+
 class CountReads(TorchDispatchMode):
     """Counts the operators of these names: those that make the host wait for the device."""
 
@@ -70,7 +74,7 @@ def test_views_and_patches_read_nothing_back(strong: StrongAugmentation, monkeyp
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own deprecations
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", [{}, *SLOW_OTHERS], ids=str)
 def test_every_option_compiles_without_graph_breaks(options: dict[str, object]) -> None:
     """All but the code generation, which takes long."""
     mix, x = MedMix(2, **options), torch.rand(2, 3, 32, 32)
@@ -81,6 +85,7 @@ def test_every_option_compiles_without_graph_breaks(options: dict[str, object]) 
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own deprecations
 def test_compiles_without_graph_breaks_to_the_same_output() -> None:
     """With torch's default backend, Inductor, which needs a C++ compiler."""
@@ -94,7 +99,7 @@ def test_compiles_without_graph_breaks_to_the_same_output() -> None:
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("options", OPTIONS[:10], ids=str)
+@pytest.mark.parametrize("options", [SLOW_DEFAULTS, *OPTIONS[1:10]], ids=str)
 def test_gradcheck(options: dict[str, object]) -> None:
     mix = MedMix(2, **({"softness": 0.5} | options))
     x = 0.2 + 0.6 * torch.rand(2, 3, 16, 16, dtype=torch.float64)
@@ -110,6 +115,13 @@ def test_with_and_without_gradient_agree() -> None:
     plain, followed = mix(x, params=params), mix(x.clone().requires_grad_(), params=params)
     assert followed.images.requires_grad
     torch.testing.assert_close(plain.images, followed.images.detach())
+
+
+@pytest.mark.slow
+def test_with_gradient_and_compiled_agree() -> None:
+    mix, x = MedMix(3), torch.rand(4, 3, 32, 32)
+    params = mix.forward_parameters(x.shape)
+    plain = mix(x, params=params)
     compiled = torch.compile(mix.compose, fullgraph=True, backend="aot_eager", dynamic=False)
     followed = compiled(x.clone().requires_grad_(), params)
     torch.testing.assert_close(plain.images, followed.images.detach())

@@ -220,6 +220,7 @@ def test_autocast_computes_in_float32(dtype: torch.dtype, scale: float) -> None:
     assert data["z_a"].grad.isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("implementation", ["dense", "streaming"])
 @torch._dynamo.config.patch(error_on_recompile=True)
 def test_compiles_whole_for_any_batch_size_and_new_weights(implementation: str) -> None:

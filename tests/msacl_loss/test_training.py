@@ -32,7 +32,10 @@ def small_encoder() -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 128))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+OTHER_SEEDS = [pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2)]
+
+
+@pytest.mark.parametrize("seed", [0, *OTHER_SEEDS])
 def test_the_loop_of_the_readme_learns_the_classes(seed: int) -> None:
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)

@@ -81,6 +81,7 @@ def test_chunks_and_batches_do_not_change_predictions():
         torch.testing.assert_close(one.anomaly_map[0], whole.anomaly_map[i], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_heat_map_is_highest_at_a_pasted_square():
     torch.manual_seed(0)
     normal = 0.3 + 0.2 * torch.rand(16, 1, 1, 1).expand(-1, 3, 64, 64)
@@ -104,6 +105,7 @@ def test_state_dict_round_trip(tmp_path):
         assert torch.equal(mine, theirs)
 
 
+@pytest.mark.slow
 def test_exported_forward_gives_the_same():
     detector, images = fitted(64), smooth_images(2, 64)
     with torch.no_grad():

@@ -8,6 +8,7 @@ from detectors.igd.losses import absolute_error
 from detectors.igd.training import Training
 
 
+@pytest.mark.slow
 def test_overfits_8_images():
     images, log = smooth_images(8), []
     torch.manual_seed(0)

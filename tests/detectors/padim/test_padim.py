@@ -206,6 +206,7 @@ def fit_a_share(rank: int, folder: str, shares: list[int], fault: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shares", [[7, 4], [11, 0]])
 def test_two_processes_end_with_the_state_of_one_fit(tmp_path: Path, shares: list[int]) -> None:
     mp.spawn(fit_a_share, (str(tmp_path), shares, ""), nprocs=2)
@@ -218,12 +219,14 @@ def test_two_processes_end_with_the_state_of_one_fit(tmp_path: Path, shares: lis
     torch.testing.assert_close(joined(images).anomaly_map, want.anomaly_map, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_processes_with_different_images_all_say_so(tmp_path: Path) -> None:
     mp.spawn(fit_a_share, (str(tmp_path), [4, 4], "size"), nprocs=2)
     for rank in range(2):
         assert "images of one size in all processes" in (tmp_path / f"{rank}.txt").read_text()
 
 
+@pytest.mark.slow
 def test_no_process_waits_for_one_that_failed(tmp_path: Path) -> None:
     mp.spawn(fit_a_share, (str(tmp_path), [4, 4], "nan"), nprocs=2)
     assert "process 1 failed with ValueError: expected finite images" in (tmp_path / "0.txt").read_text()
@@ -343,6 +346,7 @@ def test_export_equals_eager() -> None:
         torch.testing.assert_close(got, want, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_onnx_equals_eager(tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")
