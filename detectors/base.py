@@ -27,7 +27,7 @@ from detectors.checkpoint import read_state, state_of_model, write_safely
 from detectors.description import Metadata, Options, check_metadata, check_options, decode_options, encode_options
 from detectors.inputs import Shape, check_images, shape_of, unpack
 from detectors.late_buffers import LateBuffers, evaluating
-from detectors.prediction import AnomalyPrediction
+from detectors.prediction import AnomalyPrediction, quantile_of
 
 FILE_FORMAT = "msacl detector 1"
 
@@ -91,11 +91,11 @@ class AnomalyDetector(LateBuffers, ABC):
         Raises:
             NotFittedError: Before `fit`.
             TypeError: If the images are no floating-point tensor.
-            ValueError: If shape or size is wrong, or values are not finite.
+            ValueError: If shape, size or device is wrong, or values are not finite or not of the scale of training.
         """
         self.require_fitted()
         on_cpu = isinstance(images, Tensor) and images.device.type == "cpu"
-        check_images(images, self._shape, finite=on_cpu)
+        check_images(images, self._shape, finite=on_cpu, device=self.device)
         pred_score, anomaly_map = self.score(self.in_own_precision(images))
         if self.image_threshold is None or self.pixel_threshold is None:
             return AnomalyPrediction(pred_score, anomaly_map)
@@ -126,10 +126,8 @@ class AnomalyDetector(LateBuffers, ABC):
         if not predictions:
             raise ValueError("expected at least one batch of normal images, got none: is the loader used up?")
         scores, maps = zip(*predictions, strict=True)
-        for name, batches in (("image_threshold", scores), ("pixel_threshold", maps)):
-            values = torch.cat([batch.float().cpu().flatten() for batch in batches])
-            threshold = np.quantile(values.numpy(), quantile)
-            setattr(self, name, torch.tensor(threshold, dtype=torch.float32, device=batches[0].device))
+        self.image_threshold = quantile_of(scores, quantile)
+        self.pixel_threshold = quantile_of(maps, quantile)
         return self
 
     def decision_function(self, images: Tensor) -> npt.NDArray[np.float32]:
@@ -210,8 +208,7 @@ class AnomalyDetector(LateBuffers, ABC):
     def require_fitted(self) -> None:
         """Raise NotFittedError before `fit`."""
         if not self.is_fitted():
-            name = type(self).__name__
-            raise NotFittedError(f"this {name} is not fitted: call fit(loader) or load_state_dict first")
+            raise NotFittedError(f"this {type(self).__name__} is not fitted: call fit(loader) or load_state_dict first")
 
     def remember_shape(self, images: Tensor) -> None:
         """Accept only images of this size (C, H, W) from now on."""

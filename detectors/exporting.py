@@ -25,6 +25,7 @@ def export_onnx(detector: AnomalyDetector, file: str | Path, *, dynamic_batch: b
         The outputs' names: "pred_score" and "anomaly_map", and after `set_threshold` "pred_label" and "pred_mask".
 
     Raises:
+        FileNotFoundError: If there is no folder to write to.
         ModuleNotFoundError: If onnx or onnxscript is not installed.
         NotFittedError: Before `fit`.
 
@@ -35,6 +36,8 @@ def export_onnx(detector: AnomalyDetector, file: str | Path, *, dynamic_batch: b
         ['pred_score', 'anomaly_map']
     """
     detector.require_fitted()
+    if not Path(file).absolute().parent.is_dir():
+        raise FileNotFoundError(f"expected a folder for the model, found none at {Path(file).parent}: make it first")
     assert detector._shape is not None
     has_thresholds = detector.image_threshold is not None and detector.pixel_threshold is not None
     names = list(OUTPUTS if has_thresholds else OUTPUTS[:2])

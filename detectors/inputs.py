@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 Shape = tuple[int, int, int]
+SLACK = 0.5  # of a range: resampling overshoots, a wrong scale is much further out
 
 
 class Batch(NamedTuple):
@@ -50,12 +51,15 @@ def unpack(batch: Any) -> Batch:
     return Batch(found["image"], label, mask)
 
 
-def check_images(images: Any, shape: Shape | None = None, *, finite: bool = True) -> None:
+def check_images(
+    images: Any, shape: Shape | None = None, *, finite: bool = True, device: torch.device | None = None
+) -> None:
     """Refuse what is not a batch of floating-point images (B, C, H, W), of this shape (C, H, W) where it is given.
 
     Raises:
         TypeError: If it is not a floating-point tensor.
-        ValueError: If the dimensions are wrong or values are not finite; the message counts them.
+        ValueError: If the dimensions are wrong, it is not on this device where one is given, or values are missing or
+            not finite; the message counts them.
     """
     if not isinstance(images, Tensor) or not images.is_floating_point():
         got = images.dtype if isinstance(images, Tensor) else type(images).__name__
@@ -63,16 +67,54 @@ def check_images(images: Any, shape: Shape | None = None, *, finite: bool = True
     if images.ndim != 4 or 0 in images.shape:
         raise ValueError(f"expected images of shape (B, C, H, W), none of them 0, got {tuple(images.shape)}")
     if shape is not None and tuple(images.shape[1:]) != shape:
-        raise ValueError(
-            f"expected images (C, H, W) = {shape} as in training, got {tuple(images.shape[1:])}: "
-            "resize them, or fit a detector at this size"
+        own_shape = tuple(images.shape[1:])
+        is_last = own_shape == (*shape[1:], shape[0])
+        hint = (
+            "channels come second, x.permute(0, 3, 1, 2)" if is_last else "resize them, or fit a detector at this size"
         )
+        raise ValueError(f"expected images (C, H, W) = {shape} as in training, got {own_shape}: {hint}")
+    if device not in (None, images.device):
+        raise ValueError(f"expected images on {device}, got {images.device}: move them, images.to({str(device)!r})")
     if not finite or torch.compiler.is_compiling():
         return
+    if images.device.type == "meta":
+        raise ValueError("expected images with values, got a meta tensor, which has none: make it on the CPU or a GPU")
     if not bool(torch.isfinite(images).all()):
         nan = int(images.isnan().sum())
         infinite = int(images.isinf().sum())
         raise ValueError(f"expected finite images, got {nan} NaN and {infinite} infinite values: check their source")
+
+
+def check_unit_range(images: Tensor) -> None:
+    """Refuse images that were not scaled to [0, 1]; half of the range beyond it is left to resampling.
+
+    Raises:
+        ValueError: If a value is far outside.
+    """
+    if torch.compiler.is_compiling():
+        return
+    low, high = (float(value) for value in torch.aminmax(images.detach()))
+    if low < -SLACK or high > 1 + SLACK:
+        raise ValueError(
+            f"expected images in [0, 1], which the backbone's normalisation takes, got values from {low:.4g} to "
+            f"{high:.4g}: divide 8-bit values by 255, or pass normalize=None where they are normalised already"
+        )
+
+
+def check_span(images: Tensor, data_range: float) -> None:
+    """Refuse images whose values lie much further apart than they are said to.
+
+    Raises:
+        ValueError: If they do.
+    """
+    if torch.compiler.is_compiling():
+        return
+    low, high = (float(value) for value in torch.aminmax(images.detach()))
+    if high - low > (1 + SLACK) * data_range:
+        raise ValueError(
+            f"expected values at most data_range={data_range:g} apart, got {low:.4g} to {high:.4g}: divide 8-bit "
+            "values by 255, or make the detector with the data_range of such images"
+        )
 
 
 def shape_of(values: Tensor) -> Shape:

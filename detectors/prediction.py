@@ -1,7 +1,10 @@
 """The answer of every detector."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -19,3 +22,9 @@ class AnomalyPrediction(NamedTuple):
     anomaly_map: Tensor
     pred_label: Tensor | None = None
     pred_mask: Tensor | None = None
+
+
+def quantile_of(parts: Sequence[Tensor], quantile: float) -> Tensor:
+    """A quantile of the values of all these tensors, as a float32 number on their device."""
+    values = torch.cat([part.float().cpu().flatten() for part in parts])
+    return torch.tensor(np.quantile(values.numpy(), quantile), dtype=torch.float32, device=parts[0].device)

@@ -17,14 +17,7 @@ def check_images(images: Tensor) -> None:
         ValueError: If the shape is wrong or, on the CPU, a value is not in [0, 1]. (On a GPU that look would make the
             host wait.)
     """
-    if not isinstance(images, Tensor):
-        kind = type(images).__name__
-        raise TypeError(
-            f"expected a torch.Tensor (B, C, H, W), got {kind}: "
-            "convert arrays with torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255"
-        )
-    if not images.is_floating_point():
-        raise TypeError(f"expected floating-point images in [0, 1], got {images.dtype}: convert with x.float() / 255")
+    check_tensor(images)
     shape = tuple(images.shape)
     if len(shape) != 4:
         hint = "add the batch dimension with x[None]" if len(shape) == 3 else "merge the leading dimensions"
@@ -35,6 +28,20 @@ def check_images(images: Tensor) -> None:
         raise ValueError(f"expected (B, C, H, W), got {shape}, channels last: use x.permute(0, 3, 1, 2)")
     if images.device.type == "cpu" and not torch.compiler.is_compiling():
         check_values(images)
+
+
+def check_tensor(images: Tensor) -> None:
+    """Refuse anything but a floating-point tensor with values."""
+    if not isinstance(images, Tensor):
+        kind = type(images).__name__
+        raise TypeError(
+            f"expected a torch.Tensor (B, C, H, W), got {kind}: "
+            "convert arrays with torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255"
+        )
+    if not images.is_floating_point():
+        raise TypeError(f"expected floating-point images in [0, 1], got {images.dtype}: convert with x.float() / 255")
+    if images.device.type == "meta":
+        raise ValueError("expected images with values, got a meta tensor, which has none: make it on the CPU or a GPU")
 
 
 def check_values(images: Tensor) -> None:
@@ -159,7 +166,7 @@ def check_size(size: tuple[float, float]) -> None:
 
 def check_jitter(strengths: Sequence[float]) -> None:
     """Refuse colour jitter other than four strengths in [0, 1], the hue's at most .5."""
-    if not is_numbers(strengths, 4) or min(strengths) < 0 or max(strengths) > 1:
+    if not is_numbers(strengths, 4) or not all(0 <= strength <= 1 for strength in strengths):
         raise ValueError(
             f"expected color_jitter as (brightness, contrast, saturation, hue), all in [0, 1], got {strengths!r}"
         )
@@ -168,10 +175,10 @@ def check_jitter(strengths: Sequence[float]) -> None:
 
 
 def check_range(name: str, values: Sequence[float]) -> None:
-    """Refuse anything but two numbers, 0 <= smallest <= largest."""
+    """Refuse anything but two finite numbers, 0 <= smallest <= largest."""
     if not is_numbers(values, 2):
         raise TypeError(f"expected {name} as two numbers (smallest, largest), got {values!r}")
-    if not 0 <= values[0] <= values[1]:
+    if not 0 <= values[0] <= values[1] < math.inf:
         raise ValueError(f"expected 0 <= smallest <= largest in {name}, got {values}")
 
 

@@ -1,5 +1,7 @@
 """The strong augmentations that the paper compares MedMix with (Fig. 6): four classes each, same use as MedMix."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -97,7 +99,7 @@ class NoiseClasses(_Classes):
 
     def __init__(self, step: float = 0.1) -> None:
         super().__init__()
-        if not is_number(step) or step <= 0:
+        if not (is_number(step) and 0 < step < math.inf):
             raise ValueError(f"expected step as a standard deviation above 0, got {step!r}")
         self.step = step
 

@@ -6,7 +6,7 @@ import torch
 from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
 
-from medmix._checks import check_choice, check_images, check_probability
+from medmix._checks import check_choice, check_images, check_probability, check_tensor
 from medmix.lesions.curves import CURVE_DIM, Nonlinear, bend_intensity, curve_coefficients
 
 
@@ -48,6 +48,17 @@ class RandomNonlinearIntensity(IntensityAugmentationBase2D):
         check_choice("curve", curve, get_args(Nonlinear))
         super().__init__(p=p, same_on_batch=same_on_batch, keepdim=keepdim)
         self.flags = {"curve": curve, "invert_p": invert_p}
+
+    def forward(
+        self,
+        input: Tensor,
+        params: dict[str, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """Bend images (B, C, H, W) or, as kornia does, one image (C, H, W), which gets a batch dimension."""
+        check_tensor(input)  # before kornia, whose errors do not say how to convert
+        bent: Tensor = super().forward(input, params=params, **kwargs)
+        return bent
 
     def generate_parameters(self, batch_shape: tuple[int, ...]) -> dict[str, Tensor]:
         """Draw uniform numbers for the control points and the inversion, (B, 4 or 5), where kornia draws."""

@@ -11,7 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from msacl_loss.checks import check_classes, check_embeddings, check_range
+from msacl_loss.checks import (
+    check_centres,
+    check_classes,
+    check_embeddings,
+    check_finite,
+    check_range,
+    check_whole,
+)
 from msacl_loss.distributed import GatherDistributed, is_distributed
 from msacl_loss.vectors import unit_vectors
 
@@ -46,7 +53,7 @@ def estimate_centres(
 
     Raises:
         TypeError: An embedding or label is not a tensor or has another dtype.
-        ValueError: A class has no sample, a label is out of range, or shapes are off.
+        ValueError: A class has no sample, a label is out of range, embeddings are not finite, or shapes are off.
 
     Example:
         >>> batches = [(2 * torch.eye(3), torch.tensor([0, 1, 1]))]
@@ -54,6 +61,9 @@ def estimate_centres(
         tensor([[1.0000, 0.0000, 0.0000],
                 [0.0000, 0.5000, 0.5000]])
     """
+    check_whole(num_classes=num_classes)
+    if not callable(embed):
+        raise TypeError(f"expected embed as a function of images, got {type(embed).__name__}: pass the encoder")
     with _batch_statistics(embed):
         sums, dtype = _class_sums(embed, batches, num_classes, normalize)
     if is_distributed(gather_distributed):
@@ -76,9 +86,13 @@ def _class_sums(
     """Sums of each class's embeddings and, in the last column, their number, (C, D + 1); and the centres' dtype."""
     sums = torch.zeros(num_classes, 1, dtype=torch.float64)
     dtype = torch.float32
-    for images, labels in batches:
+    dim = None
+    for batch in batches:
+        images, labels = _pair(batch)
         z = embed(images)
-        check_embeddings("embed(images)", z)
+        check_embeddings("embed(images)", z, dim=dim)
+        dim = z.shape[1]
+        check_finite("embed(images)", z)
         check_classes("labels", labels, len(z))
         check_range("labels", labels, num_classes)
         z = unit_vectors(z) if normalize else z
@@ -92,14 +106,29 @@ def _class_sums(
     return sums, dtype
 
 
+def _pair(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Images and labels of a batch."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2:
+        got = f"{len(batch)} values" if isinstance(batch, tuple | list) else type(batch).__name__
+        raise TypeError(f"expected batches (images, labels), got {got}: pass [(images, labels)] for one batch")
+    images, labels = batch
+    return images, labels
+
+
 def centre_distances(centres: Tensor) -> Tensor:
     """Euclidean distance between each two centres: (C, D) -> (C, C), in float64 for any input.
+
+    Raises:
+        TypeError: They are no floating tensor.
+        ValueError: Their shape is off, or they are not finite.
 
     Example:
         >>> centre_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
         tensor([[0., 5.],
                 [5., 0.]], dtype=torch.float64)
     """
+    check_centres(centres)
+    check_finite("centres", centres)
     points = centres.double()
     return torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
 

@@ -1,6 +1,7 @@
 """Checks of what comes in; those that read values can be switched off, since on an accelerator they wait for it."""
 
 import math
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -27,6 +28,13 @@ def check_contrastive_options(temperature: float, alpha: float, positive: str, i
         raise ValueError(f"expected positive to be 'paper', 'nll' or 'decoupled', got {positive!r}")
     if implementation not in ("auto", "dense", "streaming"):
         raise ValueError(f"expected implementation to be 'auto', 'dense' or 'streaming', got {implementation!r}")
+
+
+def check_whole(**options: int) -> None:
+    """Check for whole numbers from 1 on."""
+    for name, value in options.items():
+        if not isinstance(value, Integral) or value < 1:
+            raise ValueError(f"expected {name} as a whole number >= 1, got {value!r}")
 
 
 def check_loss_options(gather_distributed: object, validate: object, position_input: object, normalize: object) -> None:
@@ -75,6 +83,8 @@ def check_views(
     if z_a.shape != z_b.shape:
         raise ValueError(f"expected both views in one shape, got z_a {tuple(z_a.shape)} and z_b {tuple(z_b.shape)}")
     check_classes("labels", labels, len(z_a))
+    for name, tensor in (("z_b", z_b), ("labels", labels), ("centres", centres)):
+        check_device(name, tensor, z_a)
     if len(z_a) < smallest:
         raise ValueError(
             f"expected at least {smallest} images (rows of z_a), got {len(z_a)}: there is nothing to contrast with"
@@ -99,6 +109,8 @@ def check_patch_pairs(patch_pairs: tuple[Tensor, Tensor, Tensor], dim: int, vali
             f"{tuple(z_second.shape)}"
         )
     check_classes("position", position, len(z_first))
+    check_device("z_second", z_second, z_first)
+    check_device("position", position, z_first)
     if len(position) == 0:
         raise ValueError("expected at least one patch pair, got none: pass patch_pairs=None to leave the term out")
     if checks_values(validate, z_first):
@@ -129,6 +141,35 @@ def check_features(
             raise ValueError(f"expected {name} of {count} rows like the embeddings, got {len(feature)}")
         if checks_values(validate, feature):
             check_finite(name, feature)
+
+
+def check_rows(
+    name: str,
+    rows: Tensor,
+    classes_name: str,
+    classes: Tensor,
+    *,
+    count: int,
+    validate: Validate,
+) -> None:
+    """Check the rows of one term, at least one, and their classes in 0..count-1."""
+    check_embeddings(name, rows)
+    check_classes(classes_name, classes, len(rows))
+    check_device(classes_name, classes, rows)
+    if len(rows) == 0:
+        raise ValueError(f"expected at least one row of {name}, got none: the mean of nothing is no number")
+    if checks_values(validate, rows):
+        check_finite(name, rows)
+        check_range(classes_name, classes, count)
+
+
+def check_device(name: str, tensor: Tensor, like: Tensor) -> None:
+    """Check that a tensor is where the embeddings are."""
+    if tensor.device != like.device:
+        raise ValueError(
+            f"expected {name} on {like.device} like the embeddings, got {tensor.device}: move it, or all of the loss "
+            "with criterion.to(device)"
+        )
 
 
 def check_embeddings(name: str, z: Tensor, *, dim: int | None = None) -> None:
@@ -162,6 +203,8 @@ def checks_values(validate: Validate, z: Tensor) -> bool:
 
 def check_finite(name: str, z: Tensor) -> None:
     """Check that there is no NaN or infinity."""
+    if z.is_meta:
+        raise ValueError(f"expected {name} with values, got a meta tensor, which has none: compute it on a CPU or GPU")
     if not z.sum().isfinite() and not z.isfinite().all():  # one sum is the cheap way to see that all is well
         bad = (~z.isfinite()).any(dim=1).nonzero().flatten().tolist()
         raise ValueError(f"expected finite {name}, got NaN or infinity in rows {bad[:10]}: lower the learning rate?")

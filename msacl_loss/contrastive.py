@@ -1,5 +1,6 @@
 """The contrastive term, equations (4) to (7)."""
 
+import math
 from typing import Literal
 
 import torch
@@ -54,7 +55,9 @@ def calibrated_contrastive_loss(
         eps: A row at most this far from its centre has no direction: it counts as zero and gets no gradient.
 
     Returns:
-        A scalar, float32 (float64 for float64 embeddings); with ``positive="paper"`` >= -(1 - 1 / alpha) / tau.
+        A scalar, float32 (float64 for float64 embeddings); with ``positive="paper"`` >= -(1 - 1 / alpha) / tau. At tau
+        = .05 float32 is within 4e-6 of float64, and each row's gradient within 5e-6 of its length, for embeddings of
+        lengths from 1e-2 to 1e5 and up to 100 times as far from 0 as from their centre.
 
     Raises:
         TypeError: An argument is not a tensor or has another dtype.
@@ -67,6 +70,8 @@ def calibrated_contrastive_loss(
     """
     check_contrastive_options(temperature, alpha, positive, implementation)
     check_switch("gather_distributed", gather_distributed)
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"expected a finite eps >= 0, got {eps}: 1e-6 is usual")
     gather = is_distributed(gather_distributed)
     check_views(z_a, z_b, labels, centres, validate=validate, smallest=1 if gather else 2)
     kappas = Kappas.calibrated(temperature, alpha)

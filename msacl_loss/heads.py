@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from msacl_loss.checks import check_whole
 from msacl_loss.vectors import unit_vectors
 
 NUM_POSITIONS = 8
@@ -24,6 +25,10 @@ class ClassifierHeads(nn.Module):
         normalize: bool,
     ) -> None:
         super().__init__()
+        dimensions = {"embedding_dim": embedding_dim, "num_classes": num_classes}
+        if augmentation_dim is not None:
+            dimensions["augmentation_dim"] = augmentation_dim
+        check_whole(**dimensions)
         self.augmentation_dim = augmentation_dim
         self.position_input = position_input
         self.normalize = normalize

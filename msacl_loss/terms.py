@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor
 
-from msacl_loss.checks import Validate, check_range, checks_values
+from msacl_loss.checks import Validate, check_centres, check_device, check_embeddings, check_rows
 from msacl_loss.vectors import at_least_float32
 
 MOST_CENTRING = 10.0  # times the other terms: beyond it (3) drives the training, and large steps make it diverge
@@ -32,15 +32,15 @@ def centring_loss(z: Tensor, labels: Tensor, centres: Tensor, *, validate: Valid
         z: Embeddings, (N, D).
         labels: Class of each row, (N,), int64 in 0..C-1.
         centres: Class centres of equation (2), (C, D).
-
-        validate: Check that the labels lie in 0..C-1, which reads them back from an accelerator; "auto" does so on a
-            CPU and outside torch.compile.
+        validate: Check values too (finite rows, labels in 0..C-1), which reads them back from an accelerator; "auto"
+            does so on a CPU and outside torch.compile.
 
     Returns:
         A scalar >= 0, float32 (float64 for float64 embeddings).
 
     Raises:
-        ValueError: A checked label is out of range.
+        TypeError: An argument is not a tensor or has another dtype.
+        ValueError: Shapes, devices or checked values are off.
 
     Example:
         >>> import torch
@@ -48,8 +48,10 @@ def centring_loss(z: Tensor, labels: Tensor, centres: Tensor, *, validate: Valid
         >>> centring_loss(z, torch.tensor([0, 1]), torch.zeros(2, 2))
         tensor(12.5000)
     """
-    if checks_values(validate, z):
-        check_range("labels", labels, len(centres))
+    check_centres(centres)
+    check_rows("z", z, "labels", labels, count=len(centres), validate=validate)
+    check_embeddings("z", z, dim=centres.shape[1])
+    check_device("centres", centres, z)
     return (at_least_float32(z) - centres[labels]).square().sum(dim=1).mean()
 
 
@@ -65,15 +67,15 @@ def augmentation_loss(logits: Tensor, labels: Tensor, *, validate: Validate = "a
         A scalar >= 0; ln C where nothing is known.
 
     Raises:
-        ValueError: A checked label is out of range.
+        TypeError: An argument is not a tensor or has another dtype.
+        ValueError: Shapes, devices or checked values are off.
 
     Example:
         >>> import torch
         >>> augmentation_loss(torch.zeros(2, 4), torch.tensor([0, 3]))
         tensor(1.3863)
     """
-    if checks_values(validate, logits):
-        check_range("labels", labels, logits.shape[1])
+    check_rows("logits", logits, "labels", labels, count=logits.shape[-1], validate=validate)
     return F.cross_entropy(at_least_float32(logits), labels)
 
 
@@ -89,15 +91,15 @@ def position_loss(logits: Tensor, position: Tensor, *, validate: Validate = "aut
         A scalar >= 0; ln 8 where nothing is known.
 
     Raises:
-        ValueError: A checked position is out of range.
+        TypeError: An argument is not a tensor or has another dtype.
+        ValueError: Shapes, devices or checked values are off.
 
     Example:
         >>> import torch
         >>> position_loss(torch.zeros(1, 8), torch.tensor([5]))
         tensor(2.0794)
     """
-    if checks_values(validate, logits):
-        check_range("position", position, logits.shape[1])
+    check_rows("logits", logits, "position", position, count=logits.shape[-1], validate=validate)
     return F.cross_entropy(at_least_float32(logits), position)
 
 

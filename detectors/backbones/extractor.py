@@ -20,6 +20,7 @@ from detectors.backbones.named import (
     published_statistics,
 )
 from detectors.backbones.taps import TappedBackbone, folded, tapped
+from detectors.inputs import check_images, check_unit_range
 from detectors.late_buffers import LateBuffers
 
 Normalisation = Literal["auto", "imagenet"] | Statistics | None
@@ -84,14 +85,35 @@ class FeatureExtractor(LateBuffers):
         self.eval()
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Map images (B, C, H, W) to feature maps, in the order of `layers`; grey ones are repeated where 3 are due."""
+        """Map images (B, C, H, W) to feature maps, in the order of `layers`; grey ones are repeated where 3 are due.
+
+        Raises:
+            TypeError: If the images are no floating-point tensor.
+            ValueError: If shape, channels or device are wrong or, on the CPU, values are not finite, or far outside
+                [0, 1] where they are normalised.
+        """
+        on_cpu = isinstance(images, Tensor) and images.device.type == "cpu"
+        check_images(images, finite=on_cpu, device=self.device_marker.device)
+        if on_cpu and self.mean is not None:
+            check_unit_range(images)
+        shape = tuple(images.shape)
         images = with_channels(images, self.in_channels)
-        if self.mean is not None and self.std is not None:
-            mean = self.mean.to(images.dtype)
-            std = self.std.to(images.dtype)
-            images = (images - mean) / std
+        try:
+            if self.mean is not None and self.std is not None:
+                mean = self.mean.to(images.dtype)
+                std = self.std.to(images.dtype)
+                images = (images - mean) / std
+            outputs = self.backbone(images)
+        except RuntimeError as error:
+            # The first convolution need not be the one that sees the images: only a failure makes its number a reason.
+            if shape[1] == self.in_channels or self.in_channels is None:
+                raise
+            raise ValueError(
+                f"expected images (B, {self.in_channels}, H, W) for this backbone, got {shape}: channels come second, "
+                "x.permute(0, 3, 1, 2)"
+            ) from error
         image_size = (images.shape[2], images.shape[3])
-        return as_maps(self.backbone(images), self.layers, image_size, self._tokens)
+        return as_maps(outputs, self.layers, image_size, self._tokens)
 
     def fold(self) -> None:
         """Join batch-norms with the convolutions before them, and compute in channels_last: same maps, faster.
@@ -109,12 +131,29 @@ class FeatureExtractor(LateBuffers):
 
     def _set_statistics(self, statistics: Statistics | None) -> None:
         """Keep mean and standard deviation as (1, C, 1, 1)."""
+        check_statistics(statistics)
         self.register_late_buffer("mean")
         self.register_late_buffer("std")
         if statistics is not None:
             mean, std = statistics
             self.mean = torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1)
             self.std = torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1)
+
+
+def check_statistics(statistics: object) -> None:
+    """Refuse what is no mean and standard deviation per channel."""
+    if statistics is None:
+        return
+    try:
+        mean, std = torch.tensor(statistics, dtype=torch.float64)  # two rows, or an error
+        usable = mean.ndim == 1 and bool(mean.isfinite().all()) and bool(((std > 0) & std.isfinite()).all())
+    except (TypeError, ValueError, RuntimeError):
+        usable = False
+    if not usable:
+        raise ValueError(
+            f"expected normalize as (mean, std) with a std above 0 per channel, 'imagenet', 'auto' or None, got "
+            f"{statistics!r}: ((.485, .456, .406), (.229, .224, .225)) is ImageNet's"
+        )
 
 
 def make_backbone(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -53,8 +54,7 @@ class ImageFiles(Dataset[Tensor]):
     """
 
     def __init__(self, folder: str | Path, size: int, *, channels: int = 3, deep_range: Range | None = None) -> None:
-        if size < 1:
-            raise ValueError(f"expected a size of at least 1 pixel, got {size}")
+        _check_size(size)
         if channels not in (1, 3):
             raise ValueError(f"expected 1 or 3 channels, got {channels}")
         self.folder = Path(folder)
@@ -155,6 +155,12 @@ def resized(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize an image (C, H, W) in [0, 1] bilinearly, with antialiasing."""
     batch = F.interpolate(image[None], size=size, mode="bilinear", antialias=True)
     return batch[0].clamp(0, 1)  # rounding leaves [0, 1] by 1e-7
+
+
+def _check_size(size: object) -> None:
+    """Refuse what is no side in pixels."""
+    if not isinstance(size, int | np.integer) or size < 1:
+        raise ValueError(f"expected a size of at least 1 whole pixel, got {size!r}: one number, the side")
 
 
 def _with_channels(image: Tensor, channels: int) -> Tensor:

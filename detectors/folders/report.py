@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from detectors.folders.overlay import Limits, heat_colours, map_limits
+from detectors.folders.overlay import Limits, check_picture, heat_colours, map_limits
 
 _DATA = "/*DATA*/null"  # where the page takes its data
 
@@ -45,7 +45,9 @@ def write_report(
         notes: Lines below the heading, such as which files were left out.
 
     Raises:
-        ValueError: If there is not one name, image, score and map for each.
+        FileNotFoundError: If the page's folder does not exist.
+        TypeError: If images, scores or maps are no floating-point tensors.
+        ValueError: If numbers or shapes are wrong, scores or maps not finite, or an image is far outside [0, 1].
 
     Example:
         >>> import tempfile
@@ -57,11 +59,7 @@ def write_report(
         True
         >>> folder.cleanup()
     """
-    same_number = len(names) == len(scores) == len(maps)
-    if not same_number or len(names) == 0:
-        raise ValueError(
-            f"expected as many names as scores and maps, and some, got {len(names)}, {len(scores)} and {len(maps)}"
-        )
+    _check_page(Path(file), names, scores, maps)
     limits = map_limits(maps, pixel_threshold)
     values = scores.tolist()
     entries = []
@@ -77,8 +75,25 @@ def write_report(
     Path(file).write_text(page, encoding="utf-8")
 
 
+def _check_page(file: Path, names: Sequence[str], scores: Tensor, maps: Tensor) -> None:
+    """Refuse a page that cannot be written, and names, scores and maps that do not belong together."""
+    same_number = len(names) == len(scores) == len(maps)
+    if not same_number or len(names) == 0:
+        raise ValueError(
+            f"expected as many names as scores and maps, and some, got {len(names)}, {len(scores)} and {len(maps)}"
+        )
+    if not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"expected a folder for the page, found none at {file.parent}: make it first")
+    if not isinstance(scores, Tensor) or scores.ndim != 1:
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise TypeError(f"expected scores as a tensor (N,), got {got}: take prediction.pred_score")
+    if not bool(scores.isfinite().all()):
+        raise ValueError("expected finite scores, got NaN or infinite ones: check the images that they are of")
+
+
 def _entry(name: str, image: Tensor, score: float, anomaly_map: Tensor, limits: Limits) -> dict[str, Any]:
     """Return all that the page knows about one image."""
+    check_picture(image)
     return {
         "name": name,
         "score": score,
@@ -91,7 +106,7 @@ def _entry(name: str, image: Tensor, score: float, anomaly_map: Tensor, limits: 
 
 def _data_url(image: Tensor, kind: str) -> str:
     """Encode an image (1, 3 or 4, H, W) in [0, 1] as a URL that holds it."""
-    values = image.detach().cpu().float() * 255
+    values = image.detach().cpu().float().clamp(0, 1) * 255
     stored = values.round().byte()
     channels_last = stored[0] if len(stored) == 1 else stored.permute(1, 2, 0)
     buffer = BytesIO()

@@ -1,5 +1,6 @@
 """The range of images deeper than 8 bits: 12-bit X-rays in 16-bit files must not come out black."""
 
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -47,17 +48,20 @@ class HeldValues:
         if self.lowest >= 0 and self.whole:
             bits = max(8, int(self.highest).bit_length())
             return 0.0, 2.0**bits - 1
+        if self.lowest == self.highest:  # empty images: a range of one value cannot be divided by
+            return self.lowest, self.lowest + 1
         return self.lowest, self.highest
 
     def warn_unless_filled(self, value_range: Range) -> None:
         """Warn where a quarter of a range is unused."""
         low, high = value_range
         used = (self.highest - self.lowest) / (high - low)
+        filled = f"deep_range=({self.lowest:g}, {self.highest:g}) uses all of the range"
+        advice = filled if used > 0 else "are they empty?"
         if used <= 1 - _UNUSED:
             warnings.warn(
                 f"the images deeper than 8 bits hold {self.lowest:g} to {self.highest:g}, which is {used:.0%} of "
-                f"{low:g} to {high:g}: they will look dark or flat; deep_range=({self.lowest:g}, {self.highest:g}) "
-                "uses all of the range",
+                f"{low:g} to {high:g}: they will look dark or flat; {advice}",
                 stacklevel=4,
             )
 
@@ -80,8 +84,8 @@ def check_range(value_range: object) -> Range | None:
         raise ValueError(f"expected (lowest, highest) or None as deep_range, got {value_range!r}")
     low = float(value_range[0])
     high = float(value_range[1])
-    if not low < high:
-        raise ValueError(f"expected lowest < highest in deep_range, got {value_range!r}")
+    if not -math.inf < low < high < math.inf:
+        raise ValueError(f"expected finite lowest < highest in deep_range, got {value_range!r}")
     return low, high
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from detectors.backbones import channels_taken, make_backbone, with_channels
 from detectors.backbones.named import is_published, published_statistics
+from detectors.inputs import check_unit_range
 from detectors.late_buffers import LateBuffers
 
 CLASSIFIERS = ("fc", "classifier", "heads", "head")  # names that torchvision and timm give them
@@ -63,6 +64,8 @@ class PooledFeatures(LateBuffers):
         """Map images (B, C, H, W) to features (B, F)."""
         images = with_channels(images, self.in_channels)
         if self.mean is not None and self.std is not None:
+            if images.device.type == "cpu":
+                check_unit_range(images)
             mean = self.mean.to(images.dtype)
             std = self.std.to(images.dtype)
             images = (images - mean) / std

@@ -11,13 +11,13 @@ from typing_extensions import Self
 from detectors.description import Options
 from detectors.igd.backbone import PooledFeatures, feature_width
 from detectors.igd.model import IGDModel
-from detectors.igd.options import check_choice, check_positive
+from detectors.igd.options import check_choice, check_count, check_positive
 from detectors.igd.own_loop import OwnLoop
 from detectors.igd.run_file import Run, random_sources
 from detectors.igd.scales import KINDS
 from detectors.igd.scoring import SCORES, fused_score, paper_score, run_scale, score_weights, summed_map
-from detectors.igd.training import StepCallback, Training, count_steps
-from detectors.inputs import with_progress
+from detectors.igd.training import StepCallback, Training, check_length, count_steps
+from detectors.inputs import check_span, with_progress
 
 
 class IGD(OwnLoop):
@@ -83,7 +83,8 @@ class IGD(OwnLoop):
         super().__init__()
         check_choice("scales", scales, KINDS)
         check_choice("score", score, SCORES)
-        check_positive(width=width, code_dim=code_dim, data_range=data_range, chunk_size=chunk_size)
+        check_positive(width=width, data_range=data_range)
+        check_count(image_size=image_size, channels=channels, code_dim=code_dim, chunk_size=chunk_size)
         kinds = KINDS[scales]
         self._options: Options = {
             "image_size": image_size,
@@ -106,7 +107,6 @@ class IGD(OwnLoop):
         self.score_weights = score_weights(names, score, xi, nu, rho)
         # With one model the literal equations hold one similarity only, which is the fused score.
         self.image_score = paper_score if score == "paper" and scales == "both" else fused_score
-
         # A frozen backbone serves all scales; one that is trained becomes another for each.
         self.backbones = nn.ModuleDict()
         self.models = nn.ModuleDict()
@@ -181,9 +181,10 @@ class IGD(OwnLoop):
 
         Raises:
             TypeError: If a batch is not a floating-point tensor, or the loader has no length.
-            ValueError: If there are no images or no epochs, shapes are wrong, or the checkpoint is of another run or
-                cannot be written.
+            ValueError: If there are no images or no epochs, shapes or values are wrong, the loader holds fewer batches
+                than its length says, or the checkpoint is of another run or cannot be written.
         """
+        check_positive(lr=lr)
         steps_per_epoch = count_steps(loader, epochs, refresh_every)
         training = Training(self.scales, lr, epochs * steps_per_epoch, generator)
         shared = {name: self._options[name] for name in ("scales", "freeze_backbone")}
@@ -195,19 +196,23 @@ class IGD(OwnLoop):
                 if run.epoch % refresh_every == 0:
                     self.refresh(loader)
                 bar = with_progress(loader, f"epoch {run.epoch + 1}/{epochs}", progress)
-                self._run_epoch(training, bar, run.epoch, on_step)
+                steps = self._run_epoch(training, bar, run.epoch, on_step)
+                check_length(steps, steps_per_epoch)
                 run.end_epoch()
         finally:
             self.eval().zero_grad(set_to_none=True)  # whatever stopped it: usable, and no gradients kept
         return self
 
-    def _run_epoch(self, training: Training, loader: Iterable[Any], epoch: int, on_step: StepCallback | None) -> None:
-        """Train on every batch of the loader once."""
+    def _run_epoch(self, training: Training, loader: Iterable[Any], epoch: int, on_step: StepCallback | None) -> int:
+        """Train on every batch of the loader once; returns how many there were."""
         self.train()
+        steps = 0
         for images in self.batches(loader, self.input_shape):
             terms = training.step(images)
+            steps += 1
             if on_step is not None:
                 on_step(epoch, terms)
+        return steps
 
     def is_fitted(self) -> bool:
         """Whether the classifiers' centres are known."""
@@ -215,6 +220,8 @@ class IGD(OwnLoop):
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map checked images (B, C, H, H) to scores (B,) and maps (B, 1, H, H)."""
+        if images.device.type == "cpu":
+            check_span(images, self.data_range)
         # A graph is built only for images that ask for a gradient: the models' parameters always do.
         with torch.set_grad_enabled(images.requires_grad and torch.is_grad_enabled()):
             outputs = {}

@@ -1,6 +1,8 @@
 """Checks of IGD's options."""
 
+import math
 from collections.abc import Iterable
+from numbers import Integral
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
@@ -10,9 +12,9 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
 
 
 def check_positive(**options: float) -> None:
-    """Refuse what is not above 0."""
+    """Refuse what is not above 0, or infinite."""
     for name, value in options.items():
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise ValueError(f"expected {name} above 0, got {value}")
 
 
@@ -21,3 +23,16 @@ def check_shares(**options: float) -> None:
     for name, value in options.items():
         if not 0 <= value <= 1:
             raise ValueError(f"expected {name} in [0, 1], got {value}")
+
+
+def check_whole(**options: int) -> None:
+    """Refuse what is no whole number."""
+    for name, value in options.items():
+        if not isinstance(value, Integral):
+            raise TypeError(f"expected {name} as a whole number, got {value!r}: convert it with int()")
+
+
+def check_count(**options: int) -> None:
+    """Refuse what is no whole number above 0."""
+    check_positive(**options)
+    check_whole(**options)

@@ -10,6 +10,7 @@ from detectors.base import AnomalyDetector
 from detectors.igd.losses import IGDLosses
 from detectors.igd.model import CodeMoments, IGDModel, TrainingPass
 from detectors.igd.scales import Scale
+from detectors.inputs import Shape, check_span
 from detectors.late_buffers import evaluating
 
 
@@ -88,6 +89,13 @@ class OwnLoop(AnomalyDetector):
         per_scale = [model.critic_loss(batch) for model, batch in passes]
         return torch.stack(per_scale).sum()
 
+    def batches(self, loader: Iterable[Any], shape: Shape | None = None) -> Iterator[Tensor]:
+        """Yield each batch's images as every detector does; values of another scale are refused on the CPU."""
+        for images in super().batches(loader, shape):
+            if images.device.type == "cpu":
+                check_span(images, self.data_range)
+            yield images
+
     def generator_parameters(self) -> list[nn.Parameter]:
         """Trainable parameters of encoders and decoders."""
         parameters: list[nn.Parameter] = []
@@ -101,6 +109,12 @@ class OwnLoop(AnomalyDetector):
         for scale in self.scales.values():
             parameters += scale.critic_parameters()
         return parameters
+
+    @property
+    def data_range(self) -> float:
+        """Largest minus smallest possible pixel value."""
+        first = next(iter(self.scales.values()))
+        return first.model.data_range
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from detectors.igd.options import check_whole
 from detectors.igd.scales import Scale
 
 BETAS = (0.0, 0.9)
@@ -132,7 +133,21 @@ def count_steps(loader: Any, epochs: int, refresh_every: int) -> int:
             f"expected a loader with a length that can be iterated anew, got {type(loader).__name__} without one: pass "
             "list(batches), or a DataLoader over a dataset with a length"
         ) from None
+    check_whole(epochs=epochs, refresh_every=refresh_every)
     if min(epochs, refresh_every, steps) < 1:
         got = f"{epochs}, {refresh_every} and {steps}"
         raise ValueError(f"expected at least 1 epoch, refresh_every and batch of images, got {got}")
     return steps
+
+
+def check_length(steps: int, expected: int) -> None:
+    """Refuse a loader that ended early, such as one that was used up: it would train on less, or on nothing.
+
+    Raises:
+        ValueError: If an epoch had fewer steps than expected.
+    """
+    if steps < expected:
+        raise ValueError(
+            f"expected {expected} batches in an epoch, as the loader's length says, got {steps}: pass list(batches), "
+            "or a DataLoader over a dataset of the right length"
+        )

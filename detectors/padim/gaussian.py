@@ -6,6 +6,7 @@ d^2(p) = d^2[f_0](p_0) + d^2[f_1 | f_0](p_1) + ... gives each term at the resolu
 tree order (see `tree.py`), which makes every grouping a free view and every step a handful of batched products.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -51,8 +52,8 @@ class NestedGaussian(LateBuffers):
 
     def __init__(self, eps: float = 0.01) -> None:
         super().__init__()
-        if not eps >= 0:
-            raise ValueError(f"expected eps >= 0, got {eps}")
+        if not 0 <= eps < math.inf:
+            raise ValueError(f"expected a finite eps >= 0, got {eps}: .01 is usual")
         self.eps = eps
         self.levels: list[Level] = []
         for name in STATE:
@@ -159,7 +160,8 @@ class NestedGaussian(LateBuffers):
     def squared_distance(self, values: Tensor) -> Tensor:
         """Return squared Mahalanobis distances (cells of the finest grid, B), in tree order.
 
-        Float32 throughout, with whitening weights from a float64 factorisation.
+        Float32 throughout, with whitening weights from a float64 factorisation: within 1e-5 (relative) of float64 at a
+        condition number of the covariances of 1e2, 5e-4 at 1e4 and 5e-2 at 1e6, wherever the mean lies.
 
         Args:
             values: (all levels' cells' channels, B) in tree order, float32.
