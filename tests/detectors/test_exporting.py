@@ -17,7 +17,8 @@ def draw(count: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("threshold", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("threshold", [False, True])
 def test_onnx_equals_the_detector_at_any_batch_size(threshold: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 6, 3, 4, 1), nn.ReLU(), nn.Conv2d(6, 8, 3, 2, 1)]

@@ -82,7 +82,7 @@ def broken_states(state: dict[str, Tensor]) -> list[dict[Any, Any]]:
     return broken
 
 
-@pytest.mark.parametrize("make", [make_padim, make_igd])
+@pytest.mark.parametrize("make", [pytest.param(make_padim, marks=pytest.mark.slow), make_igd])
 def test_a_refused_file_changes_nothing(make: Any, tmp_path: Path) -> None:
     detector = fitted(make()).set_threshold([images()])
     want = detector(images())

@@ -32,7 +32,6 @@ OPTIONS: list[dict[str, object]] = [
 
 
 SLOW_DEFAULTS = pytest.param({}, marks=pytest.mark.slow)
-SLOW_OTHERS = [pytest.param(options, marks=pytest.mark.slow) for options in OPTIONS[1:]]
 
 
 class CountReads(TorchDispatchMode):
@@ -73,8 +72,9 @@ def test_views_and_patches_read_nothing_back(strong: StrongAugmentation, monkeyp
     assert counter.reads == (ON_HOST * 3 if isinstance(strong, MedMix) else [])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler's own deprecations
-@pytest.mark.parametrize("options", [{}, *SLOW_OTHERS], ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_every_option_compiles_without_graph_breaks(options: dict[str, object]) -> None:
     """All but the code generation, which takes long."""
     mix, x = MedMix(2, **options), torch.rand(2, 3, 32, 32)

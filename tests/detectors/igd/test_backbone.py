@@ -69,7 +69,7 @@ def test_features_are_those_of_the_backbone_in_any_memory_layout(backbone):
     ("name", "side", "width"),
     [
         ("convnext_tiny", 32, 768),
-        ("vit_b_32", 224, 768),
+        pytest.param("vit_b_32", 224, 768, marks=pytest.mark.slow),
         ("efficientnet_b0", 32, 1280),
         ("densenet121", 32, 1024),
         ("mobilenet_v3_small", 32, 1024),
