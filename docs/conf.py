@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 # The checkout is documented, also where another one is installed.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+from notebooks import finish_notebooks, link_to_colab  # noqa: E402
 
 project = "msacl"
 author = "The msacl maintainers"
@@ -59,3 +62,5 @@ def plain_marks(app: object, what: str, name: str, thing: object, options: objec
 def setup(app: Any) -> None:
     """Sphinx calls this."""
     app.connect("autodoc-process-docstring", plain_marks, priority=100)
+    app.connect("source-read", link_to_colab)
+    app.connect("build-finished", finish_notebooks)
