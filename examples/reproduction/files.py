@@ -8,8 +8,8 @@ import torch
 
 
 def save_durably(state: object, file: Path) -> None:
-    """Write a file so that a stop or a loss of power in mid-write leaves the old one."""
-    part = file.with_name(f"{file.name}.part")
+    """Write a file so that a stop or a loss of power in mid-write leaves the old one; so does another writer."""
+    part = file.with_name(f"{file.name}.{os.getpid()}.part")
     with part.open("wb") as stream:
         torch.save(state, stream)
         stream.flush()
