@@ -1,20 +1,7 @@
-"""Files of long runs: checkpoints that survive a stop, and folders that are checked before the first step."""
+"""Folders of long runs, checked before the first step."""
 
-import os
 import shutil
 from pathlib import Path
-
-import torch
-
-
-def save_durably(state: object, file: Path) -> None:
-    """Write a file so that a stop or a loss of power in mid-write leaves the old one; so does another writer."""
-    part = file.with_name(f"{file.name}.{os.getpid()}.part")
-    with part.open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, file)
 
 
 def check_folder(folder: Path, num_bytes: int = 300_000_000) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from data import Batches
-from files import save_durably
 from networks.encoders import Architecture, Encoder, Init, calibrated, is_late, make_backbone
 from networks.folding import folded_twin
 from networks.joined_batch_norm import join_batch_norm
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from detectors.checkpoint import write_safely
 from msacl_loss import estimate_centres
 
 
@@ -194,7 +194,7 @@ def pretrain(
             if on_epoch is not None:
                 on_epoch(run, row)
         if is_main and checkpoint is not None:
-            save_durably(run.state_dict(), checkpoint)
+            write_safely(run.state_dict(), checkpoint)
     return run.finished_backbone()
 
 

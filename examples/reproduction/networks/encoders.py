@@ -9,10 +9,11 @@ from typing import Literal
 
 import timm
 import torch
-from files import save_durably
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchvision.models import ResNet18_Weights, resnet18
+
+from detectors.checkpoint import write_safely
 
 Architecture = Literal["efficientnet_lite0", "resnet18"]
 Init = Literal["imagenet", "random"]
@@ -126,7 +127,7 @@ def calibrated(backbone: nn.Module, images: Tensor, batch_size: int = 32) -> nn.
 
 def save_backbone(backbone: nn.Module, architecture: Architecture, file: Path) -> None:
     """Write a backbone so that `load_backbone` can rebuild it."""
-    save_durably({"architecture": architecture, "state_dict": backbone.state_dict()}, file)
+    write_safely({"architecture": architecture, "state_dict": backbone.state_dict()}, file)
 
 
 def load_backbone(file: Path) -> nn.Module:
