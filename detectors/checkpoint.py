@@ -6,6 +6,7 @@ import pickle
 import secrets
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
@@ -75,19 +76,31 @@ def write_safely(content: Any, file: Path) -> None:
     Raises:
         ValueError: If the file cannot be written.
     """
-    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}.part")
     try:
-        if file.is_dir():
-            raise IsADirectoryError("it is a folder")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as stream:
-            torch.save(content, stream)
-            stream.flush()
-            os.fsync(stream.fileno())  # the content reaches the disk before the name does
-        part.replace(file)
+        with part_beside(file) as part:
+            with part.open("xb") as stream:
+                torch.save(content, stream)
+                stream.flush()
+                os.fsync(stream.fileno())  # the content reaches the disk before the name does
+            part.replace(file)
         _sync_folder(file.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         raise ValueError(f"expected a file that can be written, got {file}: {error}; choose another place") from error
+
+
+@contextlib.contextmanager
+def part_beside(file: Path) -> Iterator[Path]:
+    """Name a temporary file beside `file` that no other process has, make its folder, and remove it in the end.
+
+    Raises:
+        OSError: If `file` is a folder, or the folder of both cannot be made.
+    """
+    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}.part")
+    if file.is_dir():
+        raise IsADirectoryError("it is a folder")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield part
     finally:
         with contextlib.suppress(OSError):
             part.unlink()

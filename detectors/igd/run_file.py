@@ -1,10 +1,8 @@
 """The file of a run of IGD's training: written after each epoch, refused whole where it is of another run."""
 
-import contextlib
 import copy
 import os
 import reprlib
-import secrets
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -12,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from detectors.checkpoint import read_state, write_safely
+from detectors.checkpoint import part_beside, read_state, write_safely
 from detectors.igd.training import Training
 
 LONGEST_REASON = 300  # characters; the whole error is the cause of the one raised
@@ -146,23 +144,16 @@ def _prepare_file(file: Path, size: int) -> None:
     Raises:
         ValueError: If the file cannot be written, or has no room.
     """
-    part = file.with_name(f"{file.name}.{secrets.token_hex(4)}.part")
+    # Where the system can: real blocks, so that quotas and small file systems count.
+    reserve = getattr(os, "posix_fallocate", lambda handle, offset, length: None)
     try:
-        if file.is_dir():
-            raise IsADirectoryError("it is a folder")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("xb") as stream:
-            # Where the system can: real blocks, so that quotas and small file systems count.
-            reserve = getattr(os, "posix_fallocate", lambda handle, offset, length: None)
+        with part_beside(file) as part, part.open("xb") as stream:
             reserve(stream.fileno(), 0, size)
     except OSError as error:
         raise ValueError(
             f"expected a checkpoint file that can be written ({size / 1e6:.1f} MB), got {file}: {error}; choose "
             "another place"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
 
 
 def _check_settings(saved: Any, own: dict[str, Any], file: Path) -> None:
