@@ -15,7 +15,7 @@ from detectors import ImageFiles, LabelledFiles, PaDiM, evaluate
 sys.excepthook = lambda kind, error, _: print(kind.__name__, *str(error).split(), file=sys.stderr)  # in one line
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--data", type=Path, required=True, help="healthy images, sub-folders included, or train/normal")
-parser.add_argument("--encoder", default="imagenet", help="file of pretrain.py, or imagenet (default: a download)")
+parser.add_argument("--encoder", default="imagenet", help="file of pretrain.py, imagenet (default: download) or none")
 parser.add_argument("--backbone", default="resnet18", help="resnet18, or timm:NAME (%(default)s)")
 parser.add_argument("--size", type=int, default=64, help="side in pixels (%(default)s)")
 parser.add_argument("--out", default="padim.pt", help="(%(default)s)")
@@ -23,11 +23,12 @@ args = parser.parse_args()
 torch.manual_seed(0)
 
 folder, test = args.data / "train/normal", args.data / "test"
+weights = None if args.encoder == "none" else args.encoder
 healthy = ImageFiles(folder if folder.is_dir() else args.data, args.size)
 print(healthy.summary())
 fitted, held_out = random_split(healthy, [0.8, 0.2])  # a threshold needs images that the fit has not seen
 
-detector = PaDiM(args.backbone, weights=args.encoder).to("cuda" if torch.cuda.is_available() else "cpu")
+detector = PaDiM(args.backbone, weights=weights).to("cuda" if torch.cuda.is_available() else "cpu")
 detector.fit(DataLoader(fitted, 32), progress=True).set_threshold(DataLoader(held_out, 32))
 detector.metadata.update(healthy.metadata)
 detector.save(args.out)

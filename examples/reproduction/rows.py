@@ -39,6 +39,8 @@ class Recipe:
     """Smallest diameter of a lesion, as a share of the image side."""
     lesion_max: float = 1 / 2.3
     """Largest diameter of a lesion."""
+    inversion: float = 0.5
+    """Share of MedMix's lesions whose intensity curve is inverted."""
     crop_min: float = 0.8
     """Smallest area of the weak random crop."""
     centred: bool = True
@@ -125,7 +127,7 @@ def strong_augmentation(recipe: Recipe) -> MedMix | PermutationClasses | Rotatio
     """Build the strong augmentation that a recipe names."""
     size = (recipe.lesion_min, recipe.lesion_max)
     if recipe.strong == "medmix":
-        return MedMix(size=size)
+        return MedMix(size=size, inversion=recipe.inversion)
     if recipe.strong == "cutmix":
         return CutMixClasses(size=size)
     others = {"permutation": PermutationClasses, "rotation": RotationClasses, "noise": NoiseClasses}

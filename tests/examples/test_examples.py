@@ -159,6 +159,11 @@ def test_padim_file_rebuilds_the_detector_with_threshold_and_scale(padim: Path) 
     assert detector.image_threshold is not None
 
 
+def test_padim_needs_neither_an_encoder_nor_a_network(work: Path) -> None:
+    succeed("train_padim.py", work / "alone", "--data", work / "data", "--encoder", "none", "--size", 32)
+    assert detectors.load(work / "alone/padim.pt").image_threshold is not None
+
+
 def test_predict_scores_new_images_and_writes_a_page(work: Path, padim: Path) -> None:
     folder = work / "predict"
     result = run("predict.py", folder, "--model", padim, "--images", work / "new", "--out", "out")
