@@ -79,7 +79,7 @@ for epoch in range(args.epochs or max(1, round(200 / len(loader)))):
     for images in loader:
         view_a, view_b, labels = views(images.to(device))
         z_a, z_b = F.normalize(encoder(torch.cat([view_a, view_b]))).chunk(2)
-        terms = criterion(z_a, z_b, labels, features=(z_a, z_b))
+        terms = criterion(z_a, z_b, labels, features=(z_a, z_b))  # f_beta sees unit vectors: (8) comes after (5)
         optimiser.zero_grad()
         terms.total.backward()
         optimiser.step()

@@ -71,12 +71,12 @@ for epoch in range(args.epochs):
     for rows in torch.randperm(256).split(16):
         view_a, view_b, labels = views(healthy[rows])
         z_a, z_b = encoder(torch.cat([view_a, view_b])).chunk(2)
-        total = criterion(z_a, z_b, labels).total  # pretrain.py adds term (9)
+        total = criterion(z_a, z_b, labels).total  # no patch pairs: term (9) is 0
         optimiser.zero_grad()
         total.backward()
         optimiser.step()
         schedule.step()
-    accurate = criterion.augmentation_head(z_a).argmax(1) == labels
+    accurate = criterion.augmentation_logits(z_a).argmax(1) == labels
     print(f"epoch {epoch + 1}: loss {total:.2f}, accuracy of the classes {accurate.float().mean():.2f}", flush=True)
 update_bn(healthy.split(16), backbone)
 for name, network in {"random": untrained, "batch-norm calibrated": calibrated, "MSACL": backbone}.items():

@@ -25,13 +25,12 @@ parser.add_argument("--lr", type=float, default=1e-4, help="(%(default)s)")
 parser.add_argument("--out", default="igd.pt", help="(%(default)s)")
 args = parser.parse_args()
 torch.manual_seed(0)
-
 folder, test = args.data / "train/normal", args.data / "test"
-weights = None if args.encoder == "none" else args.encoder
 healthy = ImageFiles(folder if folder.is_dir() else args.data, args.size)
 print(healthy.summary())
 fitted, held_out = random_split(healthy, [0.8, 0.2])  # a threshold needs images that the training has not seen
 
+weights = None if args.encoder == "none" else args.encoder
 detector = IGD(args.backbone, args.size, args.scales, weights=weights, width=args.width)
 detector.to("cuda" if torch.cuda.is_available() else "cpu")
 detector.fit(DataLoader(fitted, min(16, len(fitted)), shuffle=True, drop_last=True), args.epochs, lr=args.lr)

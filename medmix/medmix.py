@@ -34,7 +34,7 @@ class MedMix(MixAugmentationBaseV2):
     Args:
         num_lesions: Possible numbers of lesions, shared out evenly over a batch; an int for exactly that many.
         size: Smallest and largest lesion diameter as a fraction of the shorter image side; where that many lesions do
-            not fit side by side, all of an image's are made smaller.
+            not fit side by side, all lesions of that image shrink by one factor.
         shape: "blob" (irregular), "ellipse" or "rectangle".
         blending: "feathered"; "hard" replaces the pixels; "seamless" solves Poisson's equation inside the lesion: it
             meets its surroundings without an edge and differs by its texture only, as in NSA and PII.

@@ -83,7 +83,7 @@ class MultiClassViews(nn.Module):
         Args:
             images: Images, floats in [0, 1].
             generator: Source of randomness; None is torch's global one. A weak augmentation that takes no `generator`
-                is called with torch's global one seeded from it, and put back afterwards.
+                is called with torch's global generator seeded from it; its state is restored afterwards.
             foreground: (B, 1, H, W) bool, the anatomy: lesions stay inside.
 
         Returns:

@@ -59,7 +59,8 @@ class MSACLLoss(ClassifierHeads):
             `calibrated_contrastive_loss`.
         weights: Weights of the four terms, in the order of equation (1), each >= 0.
         implementation: "dense", "streaming" or "auto".
-        gather_distributed: Whether all four terms are those of all processes' joined batch; "auto": when there are.
+        gather_distributed: Whether all four terms are those of all processes' joined batch; "auto": when
+            torch.distributed is initialised.
         validate: Whether to check values too; "auto": on a CPU, outside torch.compile.
         augmentation_dim: Components of what f_beta sees, when that is not z: pass those as `features`.
         position_input: Whether f_gamma sees the "difference" of the two embeddings or both ("concat").

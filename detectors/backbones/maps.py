@@ -20,7 +20,12 @@ class Tokens(NamedTuple):
     prefix: int | None  # class and register tokens, which come first
 
 
-def as_maps(output: Any, layers: Sequence[str] | None, image_size: Size, tokens: Tokens) -> list[Tensor]:
+def as_maps(
+    output: Any,
+    layers: Sequence[str] | None,
+    image_size: Size,
+    tokens: Tokens,
+) -> list[Tensor]:
     """Return a network's output as a list of maps (B, C, rows, columns).
 
     Args:

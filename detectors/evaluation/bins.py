@@ -8,11 +8,11 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.int64]
 SIGN = np.int64(2**31)
-SMALLEST = int(np.float32(2.0**-40).view(np.int32))  # nearer to 0 there is no difference: saves octaves of empty bins
+SMALLEST = int(np.float32(2.0**-40).view(np.int32))  # scores nearer to 0 count as 0: saves bins
 
 
 def keys_of(values: npt.NDArray[np.float32]) -> Keys:
-    """Whole numbers in the order of the float32 values: their bits, those of negative ones turned around."""
+    """Whole numbers in the order of the float32 values: their bit patterns, negated for negative values."""
     floats = np.ascontiguousarray(values, dtype=np.float32)
     bits = floats.view(np.int32).astype(np.int64)
     without_sign = bits & (SIGN - 1)
@@ -22,7 +22,7 @@ def keys_of(values: npt.NDArray[np.float32]) -> Keys:
 
 
 def value_of(key: int) -> float:
-    """The float32 value of a key."""
+    """The float32 value whose bit pattern a key holds."""
     if key == 0:
         return 0.0
     bits = np.int32(abs(key) + SMALLEST)

@@ -27,8 +27,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Score a labelled test set.
 
-    One pass. Pixels are counted by score in fine bins, whose number is bounded: some 100 MB for any test set. What they
-    give is exact to 1e-4, image scores are exact.
+    One pass. Pixels are counted by score in fine bins, whose number is bounded: some 100 MB for any test set. Pixel
+    metrics are accurate to 1e-4, image metrics are exact.
 
     Args:
         detector: A fitted detector.
@@ -97,19 +97,19 @@ class _Pixels:
         self.curves = OverlapCurves()
         self.overlaps: list[dict[str, float]] = []
         self.masks_seen = False
-        self.lesion_without_mask = False
+        self.anomalous_without_mask = False
 
     def add(self, maps: Array, masks: Array | None, labels: Array) -> None:
         """Take in maps (B, H, W), masks (B, H, W) or None, and labels (B,)."""
         if masks is not None:
             self.masks_seen = True
         elif labels.any():
-            self.lesion_without_mask = True
-        if self.masks_seen and self.lesion_without_mask:
+            self.anomalous_without_mask = True
+        if self.masks_seen and self.anomalous_without_mask:
             raise ValueError(
                 "expected a mask for every anomalous image, or for none; some batches hold masks, some do not"
             )
-        if self.lesion_without_mask:
+        if self.anomalous_without_mask:
             return  # image scores only
         lesions = np.zeros(maps.shape, dtype=bool) if masks is None else masks
         weights, regions = region_weights(lesions)

@@ -104,11 +104,11 @@ def region_weights(masks: Array) -> tuple[npt.NDArray[np.float64], int]:
 
 def overlap(maps: Array, masks: Array, threshold: float) -> dict[str, float]:
     """Dice and IoU of maps above a threshold with the masks: means over the images with a lesion, NaN without."""
-    sick = masks.any((1, 2))
-    if not sick.any():
+    with_lesion = masks.any((1, 2))
+    if not with_lesion.any():
         return {"dice": NAN, "iou": NAN}
-    found = maps[sick] > threshold
-    true = masks[sick]
+    found = maps[with_lesion] > threshold
+    true = masks[with_lesion]
     mean_dice = dice(found, true).mean()
     mean_iou = iou(found, true).mean()
     return {"dice": float(mean_dice), "iou": float(mean_iou)}

@@ -91,7 +91,13 @@ def _check_page(file: Path, names: Sequence[str], scores: Tensor, maps: Tensor) 
         raise ValueError("expected finite scores, got NaN or infinite ones: check the images that they are of")
 
 
-def _entry(name: str, image: Tensor, score: float, anomaly_map: Tensor, limits: Limits) -> dict[str, Any]:
+def _entry(
+    name: str,
+    image: Tensor,
+    score: float,
+    anomaly_map: Tensor,
+    limits: Limits,
+) -> dict[str, Any]:
     """Return all that the page knows about one image."""
     check_picture(image)
     return {

@@ -39,7 +39,12 @@ class PooledFeatures(LateBuffers):
     mean: Tensor | None
     std: Tensor | None
 
-    def __init__(self, backbone: str | Path | nn.Module, frozen: bool, weights: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        backbone: str | Path | nn.Module,
+        frozen: bool,
+        weights: str | Path | None = None,
+    ) -> None:
         super().__init__()
         module, self.name = make_backbone(backbone, weights, pooled=True)
         self.frozen = frozen

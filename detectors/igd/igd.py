@@ -23,6 +23,8 @@ from detectors.inputs import check_span, with_progress
 class IGD(OwnLoop):
     """Anomalies are images that are badly reconstructed and whose codes lie far from the centre of normal codes.
 
+    `fit` trains it; `refresh`, `losses` and `critic_loss` (of OwnLoop) are the parts of a training loop of your own.
+
     Eq. (10), s = xi l_rec + (1 - xi) (1 - h), of a model of the whole image ("global"), of one of its 32 x 32 patches
     at stride 16 ("local"; the worst patch counts), or nu global + (1 - nu) local ("both"). The map is the sum of the
     models' maps, with overlapping patches averaged.
@@ -41,7 +43,8 @@ class IGD(OwnLoop):
         width: Factor on the channels of decoders and critics; 1 is the paper's, less is faster.
         code_dim: Components of a code z.
         score: "fused" weighs reconstruction and classifier per model; "paper" is eqs. (10) and (11) literally: one
-            l_rec of the global absolute error and both similarities (that of patches averaged), the global h.
+            l_rec of the global absolute error and both similarities (that of patches averaged), the global h. With one
+            scale both are the same.
         xi: Weight of the reconstruction in eq. (10), in [0, 1]: a number, or (global, local). None means .5 for one
             model and for "paper", else (.1, .9).
         nu: Weight of the global model, in [0, 1].

@@ -126,7 +126,11 @@ class Run:
         return state + moments
 
 
-def random_sources(loader: Any, generator: torch.Generator | None, device: torch.device) -> dict[str, torch.Generator]:
+def random_sources(
+    loader: Any,
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> dict[str, torch.Generator]:
     """The sources of randomness of a run: torch's own, the loader's where it has one, the interpolations'."""
     sources = {"torch": torch.default_generator}
     if device.type == "cuda":

@@ -61,7 +61,11 @@ def score_inputs(outputs: ModelOutputs, xi: float, rho: float) -> Tensor:
     return xi * reconstruction + (1 - xi) * outputs.anomaly  # eq. (10)
 
 
-def fused_score(scales: Mapping[str, Scale], outputs: Mapping[str, ModelOutputs], weights: ScoreWeights) -> Tensor:
+def fused_score(
+    scales: Mapping[str, Scale],
+    outputs: Mapping[str, ModelOutputs],
+    weights: ScoreWeights,
+) -> Tensor:
     """Add the scales' scores by their shares; an image is as bad as its worst input: (B,)."""
     scores = []
     for name, scale in scales.items():
@@ -73,7 +77,11 @@ def fused_score(scales: Mapping[str, Scale], outputs: Mapping[str, ModelOutputs]
     return torch.stack(scores).sum(0)
 
 
-def paper_score(scales: Mapping[str, Scale], outputs: Mapping[str, ModelOutputs], weights: ScoreWeights) -> Tensor:
+def paper_score(
+    scales: Mapping[str, Scale],
+    outputs: Mapping[str, ModelOutputs],
+    weights: ScoreWeights,
+) -> Tensor:
     """Eqs. (10) and (11) of both scales literally: |x - x~| and h are the global model's, m_L the patches' mean."""
     similarities = []
     for name, scale in scales.items():
@@ -85,7 +93,11 @@ def paper_score(scales: Mapping[str, Scale], outputs: Mapping[str, ModelOutputs]
     return score_inputs(joined, weights.xi["global"], weights.rho)
 
 
-def summed_map(scales: Mapping[str, Scale], outputs: Mapping[str, ModelOutputs], weights: ScoreWeights) -> Tensor:
+def summed_map(
+    scales: Mapping[str, Scale],
+    outputs: Mapping[str, ModelOutputs],
+    weights: ScoreWeights,
+) -> Tensor:
     """Eq. (10) at each pixel, summed over the scales: (B, 1, H, H)."""
     maps = []
     for name, scale in scales.items():

@@ -82,7 +82,12 @@ def nearest_index(size: int, out_size: int) -> Tensor:
     return nearest.flatten().long()
 
 
-def source_index(sizes: Sequence[Size], counts: Sequence[int], grids: Grids, levels: Sequence[Level]) -> Tensor:
+def source_index(
+    sizes: Sequence[Size],
+    counts: Sequence[int],
+    grids: Grids,
+    levels: Sequence[Level],
+) -> Tensor:
     """Where, in all maps laid side by side, each value of the levels comes from, level by level in tree order.
 
     Args:

@@ -28,13 +28,14 @@ class PaDiM(AnomalyDetector):
     depend on the number of images.
 
     Args:
-        backbone: A torchvision name, a file, or a module with the named layers or returning maps; see
-            `FeatureExtractor`. The detector keeps a frozen copy.
+        backbone: A name of torchvision ("resnet18") or timm ("timm:tf_efficientnet_lite0"), a file, or a module with
+            the named layers or returning maps; see `FeatureExtractor`. The detector keeps a frozen copy.
         layers: Names of the backbone's submodules, or None for the maps its forward returns.
         num_features: Channels kept, drawn at random from all layers together; None keeps all.
         eps: Added to the diagonal of each covariance.
         blur_sigma: Standard deviation of the Gaussian blur in image pixels; 0 leaves it out, as eq. (12) prints it.
-        weights: Of a torchvision name: "DEFAULT", another of its names, the path of a state_dict, None for random.
+        weights: Of a name: "imagenet", torchvision's "DEFAULT" or another of its names, the path of a state_dict, or
+            None for random ones.
         normalize: (mean, std), "imagenet" or None: what images in [0, 1] need before the backbone. "auto" is
             "imagenet" for torchvision's published weights, None for a module, which gets the images as they are.
         top_fraction: The image score is the mean of this share of highest pixels, in [0, 1]; 0 takes the maximum.

@@ -1,6 +1,7 @@
 """What makes a lesion look unlike healthy tissue: one class per alteration, with its check, its draw and its apply.
 
-To add one: a class like these, a line in `MedMix.__init__` (or give it to `MedMix(alterations=[...])`).
+To add one: a class like these, a keyword of `MedMix` and its line in `MedMix.lesion_options`; or give an instance to
+`MedMix(alterations=[...])`.
 """
 
 from collections.abc import Callable, Sequence
