@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from detectors.backbones.maps import as_maps, tokens_of
+from detectors.backbones.memory_format import prefer_channels_last
 from detectors.backbones.named import (
     IMAGENET,
     Statistics,
@@ -20,7 +21,7 @@ from detectors.backbones.named import (
     published_statistics,
 )
 from detectors.backbones.taps import TappedBackbone, folded, tapped
-from detectors.inputs import check_images, check_unit_range
+from detectors.inputs import Shape, check_images, check_unit_range
 from detectors.late_buffers import LateBuffers
 
 Normalisation = Literal["auto", "imagenet"] | Statistics | None
@@ -92,8 +93,15 @@ class FeatureExtractor(LateBuffers):
             ValueError: If shape, channels or device are wrong or, on the CPU, values are not finite, or far outside
                 [0, 1] where they are normalised.
         """
-        on_cpu = isinstance(images, Tensor) and images.device.type == "cpu"
-        check_images(images, finite=on_cpu, device=self.device_marker.device)
+        device = self.device_marker.device
+        is_tensor = isinstance(images, Tensor)
+        on_cpu = is_tensor and images.device.type == "cpu"
+        check_images(images, finite=on_cpu, device=device)
+        return self.maps(images)
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Do what `forward` does with images that are known to be finite floating-point ones on this device."""
+        on_cpu = images.device.type == "cpu"
         if on_cpu and self.mean is not None:
             check_unit_range(images)
         shape = tuple(images.shape)
@@ -115,15 +123,17 @@ class FeatureExtractor(LateBuffers):
         image_size = (images.shape[2], images.shape[3])
         return as_maps(outputs, self.layers, image_size, self._tokens)
 
-    def fold(self) -> None:
-        """Join batch-norms with the convolutions before them, and compute in channels_last: same maps, faster.
+    def choose_memory_format(self, image_shape: Shape) -> None:
+        """Compute in channels_last, if images (C, H, W) can go through the backbone in that layout."""
+        like = next(self.backbone.parameters(), self.device_marker)
+        black = like.new_zeros(1, *image_shape)
+        prefer_channels_last(self.backbone, lambda: self.maps(black))
 
-        Where torch.fx cannot trace the backbone, only the memory format changes.
-        """
+    def fold(self) -> None:
+        """Join batch-norms with the convolutions before them: same maps, faster; not where torch.fx cannot trace."""
         if isinstance(self.backbone, TappedBackbone):
             whole = self.backbone
             self.backbone = folded(whole.backbone, whole.layers) or whole
-        self.backbone.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode: features of an image must not depend on its batch."""

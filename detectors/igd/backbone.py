@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from detectors.backbones import channels_taken, make_backbone, with_channels
+from detectors.backbones.memory_format import prefer_channels_last
 from detectors.backbones.named import is_published, published_statistics
 from detectors.inputs import check_unit_range
 from detectors.late_buffers import LateBuffers
@@ -94,7 +95,9 @@ def feature_width(backbone: PooledFeatures, side: int, channels: int) -> int:
     tensor = next(backbone.parameters(), torch.empty(0))
     black = torch.zeros(1, channels, side, side, device=tensor.device)
     try:
-        choose_memory_format(backbone.eval(), black)
+        backbone.eval()
+        if backbone.frozen:
+            prefer_channels_last(backbone.module, lambda: backbone(black))
         features = backbone(black)
     except BackboneOutputError:
         raise
@@ -105,20 +108,6 @@ def feature_width(backbone: PooledFeatures, side: int, channels: int) -> int:
     finally:
         backbone.train(mode)
     return int(features.shape[1])
-
-
-def choose_memory_format(backbone: PooledFeatures, images: Tensor) -> None:
-    """Keep a frozen backbone's convolutions in channels_last: same features, on the CPU in half the time.
-
-    A backbone that flattens maps by `view` cannot work in that layout and keeps the usual one.
-    """
-    if not backbone.frozen:
-        return
-    backbone.module.to(memory_format=torch.channels_last)
-    try:
-        backbone(images)
-    except RuntimeError:
-        backbone.module.to(memory_format=torch.contiguous_format)
 
 
 def _leave_out_classifier(network: nn.Module) -> None:

@@ -140,7 +140,7 @@ class PatchEmbedding(LateBuffers):
         own_channels = torch.split(self.own_channels, self._counts)
         selected = []
         for one, own in zip(maps, own_channels, strict=True):
-            kept = one.index_select(1, own)
+            kept = select_channels(one, own)
             selected.append(kept.flatten(1))
         # Repeating, padding and ordering only copy: one index does them at once.
         side_by_side = torch.cat(selected, 1)  # (B, values of all kept channels)
@@ -167,6 +167,19 @@ class PatchEmbedding(LateBuffers):
         self._shapes = []
         for name in DERIVED:
             setattr(self, name, None)
+
+
+def select_channels(maps: Tensor, channels: Tensor) -> Tensor:
+    """Some channels of maps (B, C, rows, columns), read in the order in which they lie in memory."""
+    if maps.is_contiguous():
+        return maps.index_select(1, channels)
+    # Channels_last maps lie in memory pixel by pixel.
+    channels_last = maps.permute(0, 2, 3, 1)
+    batch, rows, columns, _ = channels_last.shape
+    pixels = channels_last.flatten(0, 2)  # (B rows columns, C)
+    kept = pixels.index_select(1, channels)
+    kept = kept.view(batch, rows, columns, -1)
+    return kept.permute(0, 3, 1, 2)
 
 
 def draw_channels(total: int, count: int | None, seed: int) -> Tensor:

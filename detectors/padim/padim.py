@@ -162,7 +162,7 @@ class PaDiM(AnomalyDetector):
         return self
 
     def for_inference(self) -> Self:
-        """Return a faster, smaller copy that only predicts: batch-norms folded, channels_last, no moments.
+        """Return a faster, smaller copy that only predicts: batch-norms folded, no moments.
 
         Scores agree to rounding. Save the detector itself, not this copy: its state_dict has other names.
         """
@@ -178,7 +178,7 @@ class PaDiM(AnomalyDetector):
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Map checked images (B, C, H, W) to scores (B,) and maps (B, 1, H, W)."""
-        maps = self.extract(images)
+        maps = self.extract.maps(images)
         with torch.autocast(images.device.type, enabled=False):
             embedding = self.embedding(maps)  # (values of all levels, B), in tree order
             distance = self.gaussian.squared_distance(embedding).sqrt()  # (cells, B), eq. (12)
@@ -196,7 +196,9 @@ class PaDiM(AnomalyDetector):
     @torch.no_grad()
     def _update(self, images: Tensor) -> None:
         """Update the Gaussians with checked images; the first ones settle channels and grids."""
-        maps = self.extract(images)
+        if self.channels is None:
+            self.extract.choose_memory_format(shape_of(images))
+        maps = self.extract.maps(images)
         if self.channels is None:
             self._initialise(shape_of(images), [shape_of(one) for one in maps])
         with torch.autocast(images.device.type, enabled=False):
@@ -246,3 +248,4 @@ def _prepare_loaded(detector: PaDiM, keys: Any) -> None:
         raise ValueError(f"expected grids {expected} in the state, got {got}: was nested the same?")
     if expected and detector._shape is not None:
         embedding.prepare(detector._shape[1:])
+        detector.extract.choose_memory_format(detector._shape)

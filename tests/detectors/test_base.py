@@ -12,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from detectors.base import AnomalyDetector
-from detectors.inputs import unpack
+from detectors.inputs import check_images, unpack
 
 
 class Distance(AnomalyDetector):
@@ -145,3 +145,11 @@ def test_unpack_finds_the_images(batch: Any, images: Tensor) -> None:
 def test_unpack_refuses(batch: Any) -> None:
     with pytest.raises(TypeError, match="expected a tensor"):
         unpack(batch)
+
+
+def test_large_images_are_finite_though_their_sum_is_not() -> None:
+    images = torch.full((1, 1, 2, 2), 3e38)
+    check_images(images)
+    images[0, 0, 1, 1] = torch.inf
+    with pytest.raises(ValueError, match="0 NaN and 1 infinite values"):
+        check_images(images)
