@@ -20,6 +20,8 @@ DAMAGED = (
     *(LookupError, TypeError, AttributeError, OverflowError, MemoryError),
 )
 
+FOLDER = 0x10  # the bit of a zip record's attributes that makes it one
+
 
 def read_state(file: str | Path) -> dict[str, Any]:
     """Read a dictionary that `torch.save` wrote, onto the CPU.
@@ -53,8 +55,13 @@ def _check_sums(file: str | Path) -> None:
         return  # missing, damaged, or of the old format: torch says what it is
     with ZipFile(file) as archive:
         broken = archive.testzip()
+        records = archive.infolist()
     if broken is not None:
         raise BadZipFile(f"wrong check sum of {broken}")
+    for record in records:
+        # Of a folder torch reads nothing: the tensor would hold what happened to be in memory.
+        if record.external_attr & FOLDER:
+            raise BadZipFile(f"{record.filename} is marked as a folder")
 
 
 def state_of_model(state: dict[str, Any], file: str | Path) -> dict[str, Tensor]:

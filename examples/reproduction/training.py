@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from detectors.checkpoint import write_safely
+from detectors.checkpoint import read_state, write_safely
 from msacl_loss import estimate_centres
 
 
@@ -184,7 +184,7 @@ def pretrain(
     if resume:
         if checkpoint is None or not checkpoint.is_file():
             raise FileNotFoundError(f"expected {checkpoint} to resume from: start without --resume first")
-        run.load_state_dict(torch.load(checkpoint, map_location=setting.device, weights_only=True))
+        run.load_state_dict(read_state(checkpoint))
     else:
         run.set_centres()
     while run.epoch < recipe.epochs:

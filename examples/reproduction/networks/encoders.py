@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torchvision.models import ResNet18_Weights, resnet18
 
-from detectors.checkpoint import write_safely
+from detectors.checkpoint import read_state, write_safely
 
 Architecture = Literal["efficientnet_lite0", "resnet18"]
 Init = Literal["imagenet", "random"]
@@ -131,8 +131,8 @@ def save_backbone(backbone: nn.Module, architecture: Architecture, file: Path) -
 
 
 def load_backbone(file: Path) -> nn.Module:
-    """Rebuild the backbone that `save_backbone` wrote (no code in the file is executed)."""
-    saved = torch.load(file, map_location="cpu", weights_only=True)
+    """Rebuild the backbone that `save_backbone` wrote; damaged files are refused, no code in them is executed."""
+    saved = read_state(file)
     backbone = make_backbone(saved["architecture"])
     backbone.load_state_dict(saved["state_dict"])
     return backbone.eval()
