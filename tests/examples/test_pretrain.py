@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,6 +67,41 @@ def test_a_stop_by_hand_is_one_line(folder: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr("pretrain.pretrain", stop)
     with pytest.raises(SystemExit, match="--resume goes on"):
         main(["--data", str(folder), "--out", str(tmp_path / "run"), "--size", "32"])
+
+
+def test_a_full_disk_is_refused_before_the_first_step(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("files.shutil.disk_usage", lambda folder: SimpleNamespace(free=10**6))
+    monkeypatch.setattr("pretrain.pretrain", lambda *arguments: pytest.fail("it trains"))
+    with pytest.raises(SystemExit, match="expected 300 MB of space"):
+        main(["--data", str(folder), "--out", str(tmp_path / "run"), "--size", "32"])
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_leaves_the_last_checkpoint(images: torch.Tensor, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    file = tmp_path / "checkpoint.pt"
+    pretrain(images, replace(RECIPE, epochs=1), SETTING, file)
+    before = file.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))  # a quota: no file above 1 MiB
+    try:
+        with pytest.raises(ValueError, match="expected a file that can be written"):
+            pretrain(images, RECIPE, SETTING, file, resume=True)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_damaged_checkpoint_is_not_resumed(images: torch.Tensor, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+    pretrain(images, replace(RECIPE, epochs=1), SETTING, file)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1  # in the values of a tensor
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        pretrain(images, RECIPE, SETTING, file, resume=True)
 
 
 @pytest.mark.parametrize("row", ROWS)
