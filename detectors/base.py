@@ -149,8 +149,10 @@ class AnomalyDetector(LateBuffers, ABC):
 
         Raises:
             TypeError: If metadata holds anything but text, numbers and lists of them.
-            ValueError: If the file cannot be written.
+            ValueError: If the file cannot be written, or the detector is on "meta", where tensors have no values.
         """
+        if self.device.type == "meta":
+            raise ValueError("expected a detector with values, got one on meta: save it before it is moved there")
         check_metadata(self.metadata)
         content = {
             "format": FILE_FORMAT,
