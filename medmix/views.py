@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 
 from medmix._checks import check_images, check_mask
 from medmix._containers import plain
-from medmix.weak import WeakAugmentation
+from medmix.weak import WeakAugmentation, fits_in_parts
 
 WeakView = WeakAugmentation | Callable[[Tensor], Tensor]
 
@@ -96,17 +96,26 @@ class MultiClassViews(nn.Module):
         """
         images = plain(images)
         check_images(images)
-        strong = self._strong_images(images, generator, foreground)  # (B * classes, C, H, W)
+        strong = self._strong_images(images, generator, foreground)
         labels = torch.arange(self.num_classes, device=images.device).repeat(len(images))
-        return self._weak_view(strong, generator), self._weak_view(strong, generator), labels
+        if isinstance(self.weak, WeakAugmentation) and fits_in_parts(*strong):
+            for one in strong:
+                check_images(one)
+            view_a = _views_of_classes(strong, self.weak, generator)
+            view_b = _views_of_classes(strong, self.weak, generator)
+        else:
+            together = torch.stack(strong, dim=1).flatten(0, 1)  # (B * classes, C, H, W)
+            view_a = self._weak_view(together, generator)
+            view_b = self._weak_view(together, generator)
+        return view_a, view_b, labels
 
     def _strong_images(
         self,
         images: Tensor,
         generator: torch.Generator | None,
         foreground: Tensor | None,
-    ) -> Tensor:
-        """All classes of all images, an image's classes next to each other."""
+    ) -> list[Tensor]:
+        """The images (B, C, H, W) of each class."""
         options: dict[str, Any] = {"generator": generator}
         if foreground is not None:
             check_mask(foreground, images.shape, images.device, "foreground")
@@ -114,11 +123,7 @@ class MultiClassViews(nn.Module):
                 kind = type(self.strong).__name__
                 raise TypeError(f"expected a strong augmentation that takes a foreground, got {kind}: use MedMix")
             options["foreground"] = foreground
-        batch, channels, height, width = images.shape
-        strong = images.new_empty(batch, self.num_classes, channels, height, width)
-        for label in range(self.num_classes):
-            strong[:, label] = self.strong.augment_as(images, label, **options)
-        return strong.flatten(0, 1)
+        return [self.strong.augment_as(images, label, **options) for label in range(self.num_classes)]
 
     def _weak_view(
         self,
@@ -154,3 +159,23 @@ class MultiClassViews(nn.Module):
     def extra_repr(self) -> str:
         """The number of classes, for `repr`; the augmentations have lines of their own."""
         return f"num_classes={self.num_classes}"
+
+
+def _views_of_classes(
+    strong: list[Tensor],
+    weak: WeakAugmentation,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """One weak view (B * classes, C, h, w) of each image of each class, written straight to its place.
+
+    The numbers are drawn for all of them together, as `weak` itself would.
+    """
+    batch, channels, height, width = strong[0].shape
+    classes = len(strong)
+    device = strong[0].device
+    params = weak.forward_parameters((batch * classes, channels, height, width), generator, device)
+    views = strong[0].new_empty(batch, classes, channels, *weak.size)
+    for label, images in enumerate(strong):
+        own = {name: value[label::classes] for name, value in params.items()}
+        weak.write_views(images, own, views[:, label])
+    return views.flatten(0, 1)

@@ -12,6 +12,7 @@ from medmix._random import drawing_device
 from medmix.lesions.colour import jitter_colour
 
 Params = dict[str, Tensor]
+CACHED_VALUES = 2**21  # of the images that are worked on at once: 8 MB, measured
 
 
 class WeakAugmentation(nn.Module):
@@ -91,8 +92,30 @@ class WeakAugmentation(nn.Module):
         crop = params["crop"]
         if len(crop) != len(images):
             raise ValueError(f"expected params for {len(images)} images, got those of {len(crop)}")
+        if not fits_in_parts(images):
+            return self._augment(images, params)
+        views = images.new_empty(*images.shape[:2], *self.size)
+        self.write_views(images, params, views)
+        return views
+
+    def write_views(
+        self,
+        images: Tensor,
+        params: Params,
+        views: Tensor,
+    ) -> None:
+        """Write views of images (B, C, H, W) into a tensor (B, C, *size), few at a time: what stays in the cache."""
+        pixels = max(images[0].numel(), views[0].numel())
+        step = max(1, CACHED_VALUES // pixels)
+        for first in range(0, len(images), step):
+            last = first + step
+            some = {name: value[first:last] for name, value in params.items()}
+            views[first:last] = self._augment(images[first:last], some)
+
+    def _augment(self, images: Tensor, params: Params) -> Tensor:
+        """Views of all images at once."""
         work = images.float() if images.dtype in (torch.float16, torch.bfloat16) else images
-        grid = crop_grid(crop.to(work.dtype), self.size)
+        grid = crop_grid(params["crop"].to(work.dtype), self.size)
         work = F.grid_sample(work, grid, padding_mode="border", align_corners=False)
         work = jitter_colour(work, self.color_jitter, params["colour"], params["grayscale"] > 0.5)
         return work.to(images.dtype)
@@ -124,6 +147,15 @@ class WeakAugmentation(nn.Module):
         """All options, for `repr`."""
         names = ("size", "scale", "ratio", "flip_p", "color_jitter", "jitter_p", "grayscale_p")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+
+def fits_in_parts(*batches: Tensor) -> bool:
+    """Whether images can be augmented a few at a time: on a CPU, outside of autograd and the compiler."""
+    if torch.compiler.is_compiling():
+        return False
+    on_cpu = all(images.device.type == "cpu" for images in batches)
+    differentiable = torch.is_grad_enabled() and any(images.requires_grad for images in batches)
+    return on_cpu and not differentiable
 
 
 def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:

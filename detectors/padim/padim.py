@@ -34,8 +34,7 @@ class PaDiM(AnomalyDetector):
         num_features: Channels kept, drawn at random from all layers together; None keeps all.
         eps: Added to the diagonal of each covariance.
         blur_sigma: Standard deviation of the Gaussian blur in image pixels; 0 leaves it out, as eq. (12) prints it.
-        weights: Of a name: "imagenet", torchvision's "DEFAULT" or another of its names, the path of a state_dict, or
-            None for random ones.
+        weights: Of a name: "imagenet", torchvision's "DEFAULT" or another, the path of a state_dict, None for random.
         normalize: (mean, std), "imagenet" or None: what images in [0, 1] need before the backbone. "auto" is
             "imagenet" for torchvision's published weights, None for a module, which gets the images as they are.
         top_fraction: The image score is the mean of this share of highest pixels, in [0, 1]; 0 takes the maximum.

@@ -111,3 +111,27 @@ def test_views_are_those_of_the_parts_called_one_by_one(strong: StrongAugmentati
     classes = torch.stack([strong.augment_as(x, label, generator=source) for label in range(4)], dim=1).flatten(0, 1)
     for view in actual[:2]:
         assert torch.equal(view, weak(classes, generator=source))
+
+
+def test_views_have_a_gradient() -> None:
+    x = torch.rand(2, 3, 32, 32)
+    views = MultiClassViews(MedMix, WeakAugmentation(16))
+    expected = views(x, generator=generator())
+    x.requires_grad_()
+    actual = views(x, generator=generator())
+    for got, want in zip(actual[:2], expected[:2], strict=True):
+        torch.testing.assert_close(got, want)
+    actual[0].sum().backward()
+    assert x.grad.abs().sum() > 0
+
+
+class Spoilt(RotationClasses):
+    """Gives values outside [0, 1]."""
+
+    def augment_as(self, images: torch.Tensor, label: int, generator: torch.Generator | None = None) -> torch.Tensor:
+        return images + label
+
+
+def test_strong_images_outside_the_range_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[0, 1\]"):
+        MultiClassViews(Spoilt(), WeakAugmentation(16))(torch.rand(2, 3, 16, 16))

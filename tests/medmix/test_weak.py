@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+import medmix.weak
 from medmix import WeakAugmentation
 from medmix.weak import crop_grid
 
@@ -75,3 +76,22 @@ def test_weak_views_are_the_same_under_autocast() -> None:
 def test_grayscale_is_grey_in_all_channels() -> None:
     y = WeakAugmentation(16, grayscale_p=1)(torch.rand(3, 3, 16, 16))
     torch.testing.assert_close(y[:, 0], y[:, 1])
+
+
+def test_images_a_few_at_a_time_are_those_of_all_at_once(monkeypatch) -> None:
+    x = torch.rand(5, 3, 16, 16)
+    weak = WeakAugmentation(8)
+    params = weak.forward_parameters(x.shape)
+    together = weak(x, params)
+    monkeypatch.setattr(medmix.weak, "CACHED_VALUES", 2 * x[0].numel())
+    assert torch.equal(weak(x, params), together)
+
+
+def test_weak_views_have_a_gradient() -> None:
+    x = torch.rand(3, 3, 16, 16, requires_grad=True)
+    weak = WeakAugmentation(8)
+    params = weak.forward_parameters(x.shape)
+    view = weak(x, params)
+    assert torch.equal(view, weak(x.detach(), params))
+    view.sum().backward()
+    assert x.grad.abs().sum() > 0
