@@ -56,11 +56,14 @@ def named_backbone(name: str, weights: str | Path | None = None, *, pooled: bool
     published = str(weights) if is_published(weights) else None
     try:
         network = _timm_network(name, published, pooled) if name.startswith(TIMM) else _torchvision(name, published)
-    except ValueError:
-        raise  # a name of weights that does not exist
     except Exception as error:  # each library and each version of it has errors of its own for a failing download
         if published is None:
             raise
+        if isinstance(error, KeyError):
+            raise ValueError(
+                f'expected weights of {name} by a name that torchvision knows, such as "imagenet", got {published!r}: '
+                "a file needs a suffix, or must exist"
+            ) from error
         raise RuntimeError(
             f"the weights of {name} could not be downloaded ({error}): pass the path of a state_dict as weights, or "
             "weights=None for random ones"

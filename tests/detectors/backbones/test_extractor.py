@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import torchvision
 from torch import Tensor, nn
 
 from detectors import FeatureExtractor, PaDiM
-from detectors.backbones.named import IMAGENET
+from detectors.backbones.named import IMAGENET, is_name, named_backbone, published_statistics
+from detectors.backbones.taps import folded
 
 LAYERS = ["layer1", "layer2", "layer3"]
 
@@ -131,3 +133,92 @@ def test_importing_detectors_does_not_import_torchvision() -> None:
     code = "import sys, detectors; print([m for m in ('torchvision', 'sklearn.metrics', 'kornia') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_a_failure_that_is_not_about_channels_stays_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match=r"Kernel size can't be greater"):
+        FeatureExtractor(nn.Conv2d(3, 4, 9), None)(torch.rand(1, 3, 4, 4))
+
+
+def test_folding_leaves_what_it_cannot_trace() -> None:
+    """Maps stay the same; where torch.fx gives up, or the backbone returns its maps itself, so does the backbone."""
+    images = torch.rand(2, 3, 16, 16)
+    for extract in (FeatureExtractor(Maps("list"), None), FeatureExtractor(Maps("flat"), ["first", "second"])):
+        want, backbone = extract(images), extract.backbone
+        extract.fold()
+        assert extract.backbone is backbone or folded(backbone.backbone, backbone.layers) is not None
+        for one, other in zip(extract(images), want, strict=True):
+            torch.testing.assert_close(one, other)
+    assert folded(Branching(), ["conv"]) is None
+
+
+class Branching(nn.Module):
+    """Looks at values, which torch.fx cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.conv(images) if images.sum() > 0 else images
+
+
+def test_maps_of_another_thread_are_not_taken() -> None:
+    """Two threads in one network: the hooks of the first also see what the second computes."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Identity())
+    extract = FeatureExtractor(net, ["0", "1"])
+    other: list[list[Tensor]] = []
+
+    def interrupt(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if threading.current_thread() is threading.main_thread():
+            thread = threading.Thread(target=lambda: other.append(extract(torch.zeros(1, 3, 8, 8))))
+            thread.start()
+            thread.join()
+
+    images = torch.rand(1, 3, 4, 4)
+    extract.backbone.backbone[0].register_forward_hook(interrupt)
+    maps = extract(images)
+    assert torch.equal(maps[1], net[0](images).relu())
+    assert len(other) == 1
+    assert other[0][1].shape == (1, 4, 8, 8)
+
+
+def test_what_is_a_name() -> None:
+    assert is_name("resnet18")
+    assert not is_name("resnet18x")
+    assert not is_name(Path("resnet18"))
+
+
+def test_weights_with_another_classifier(resnet: nn.Module, tmp_path: Path) -> None:
+    """Features need none: a head for other classes is left out, as if it were missing."""
+    state = resnet.state_dict() | {"fc.weight": torch.zeros(7, 512), "fc.bias": torch.zeros(7)}
+    torch.save(state, tmp_path / "seven.pt")
+    network = named_backbone("resnet18", tmp_path / "seven.pt")
+    assert network.fc.out_features == 1000
+    assert torch.equal(network.conv1.weight, resnet.conv1.weight)
+
+
+def test_weights_whose_name_does_not_exist() -> None:
+    with pytest.raises(ValueError, match=r"by a name that torchvision knows, .* got 'IMAGENET1K_V9'"):
+        named_backbone("resnet18", "IMAGENET1K_V9")
+
+
+def test_an_error_without_a_download_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise OSError("out of file handles")
+
+    monkeypatch.setattr("torchvision.models.get_model", broken)
+    with pytest.raises(OSError, match=r"^out of file handles$"):
+        named_backbone("resnet18")
+
+
+def test_statistics_of_published_weights(resnet: nn.Module) -> None:
+    assert published_statistics(resnet) == IMAGENET
+    network = named_backbone("timm:tf_efficientnet_lite0")
+    assert published_statistics(network) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_without_timm_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install timm"):
+        named_backbone("timm:resnet18")

@@ -158,3 +158,12 @@ def test_a_mistyped_key_lists_those_that_exist() -> None:
 def test_an_unknown_name_of_timm_says_so() -> None:
     with pytest.raises(ValueError, match="timm:tf_efficientnet_lite0"):
         FeatureExtractor("timm:tf_efficientnet_lite9", None, weights=None)
+
+
+def test_stages_of_timm_by_default_and_submodules_by_name() -> None:
+    """Named by hand, submodules that are no stages are tapped; without names, the stages like ResNet's are taken."""
+    x = images()
+    by_default = FeatureExtractor("timm:resnet18", None, weights=None)(x)
+    assert [m.shape[1] for m in by_default] == [64, 128, 256]
+    tapped = FeatureExtractor("timm:resnet18", ["layer1.0.conv1", "layer2"], weights=None)(x)
+    assert [m.shape[1:] for m in tapped] == [(64, 8, 8), (128, 4, 4)]
