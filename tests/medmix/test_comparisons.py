@@ -11,6 +11,7 @@ from medmix import (
     PermutationClasses,
     RotationClasses,
 )
+from medmix.comparisons import _Classes
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -78,3 +79,8 @@ def test_permutation_swaps_halves() -> None:
     assert torch.equal(top_bottom[0, 0, :2], x[0, 0, 2:])
     left_right = PermutationClasses().augment_as(x, 1)
     assert torch.equal(left_right[0, 0, :, :2], x[0, 0, :, 2:])
+
+
+def test_a_strong_augmentation_without_classes_says_so() -> None:
+    with pytest.raises(NotImplementedError):
+        _Classes()(torch.rand(1, 3, 8, 8))

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from medmix import (
@@ -13,6 +14,7 @@ from medmix import (
     RotationClasses,
     WeakAugmentation,
 )
+from medmix.lesions.windows import cut_windows
 from medmix.views import StrongAugmentation
 
 READS = ("_local_scalar_dense", "nonzero", "item", "is_nonzero")
@@ -126,3 +128,21 @@ def test_with_gradient_and_compiled_agree() -> None:
     followed = compiled(x.clone().requires_grad_(), params)
     torch.testing.assert_close(plain.images, followed.images.detach())
     assert torch.equal(plain.masks, followed.masks)
+
+
+@pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
+def test_the_compilers_way_pastes_the_same(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the operators that the compiler is handed, run as they are."""
+    mix, x = MedMix(**options), torch.rand(3, 3, 32, 32)
+    params = mix.forward_parameters(x.shape)
+    plain = mix.compose(x, params)
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    for a, b in zip(mix.compose(x, params), plain, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_compiler_is_told_the_shapes() -> None:
+    images, starts = torch.rand(2, 3, 8, 8), torch.tensor([0, 70, 128, 300])
+    with FakeTensorMode() as fake:
+        windows = cut_windows(fake.from_tensor(images), fake.from_tensor(starts), 4)
+    assert windows.shape == cut_windows(images, starts, 4).shape == (4, 4, 4)

@@ -184,3 +184,9 @@ def test_as_a_step_of_torchvision_v2() -> None:
         changed = (images - before).abs().amax(dim=-3, keepdim=True) > 1e-4
         assert not (changed & ~masks).any()
         assert changed.any()
+
+
+def test_kornias_protocol_called_by_hand() -> None:
+    mix, x = MedMix(), torch.rand(2, 3, 32, 32)
+    params = mix.forward_parameters(x.shape)
+    assert torch.equal(mix.transform_input(x, params, {}), mix(x, params=params).images)

@@ -28,3 +28,7 @@ def test_neighbours_lie_where_the_label_says(side, extra, seed) -> None:
     distance = offset.abs()[direction != 0]
     assert (distance >= 3 * side // 4).all()
     assert (distance <= side).all()
+
+
+def test_repr_tells_the_patch_size() -> None:
+    assert repr(NeighbourPatches(8)) == "NeighbourPatches(patch_size=8)"

@@ -135,3 +135,7 @@ class Spoilt(RotationClasses):
 def test_strong_images_outside_the_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         MultiClassViews(Spoilt(), WeakAugmentation(16))(torch.rand(2, 3, 16, 16))
+
+
+def test_repr_tells_the_number_of_classes() -> None:
+    assert "num_classes=2" in repr(MultiClassViews(MedMix(), WeakAugmentation(16), num_classes=2))

@@ -95,3 +95,10 @@ def test_weak_views_have_a_gradient() -> None:
     assert torch.equal(view, weak(x.detach(), params))
     view.sum().backward()
     assert x.grad.abs().sum() > 0
+
+
+def test_repr_tells_every_option() -> None:
+    weak = WeakAugmentation(16, flip_p=0.25)
+    assert eval(repr(weak), {"WeakAugmentation": WeakAugmentation}).__dict__.keys() == weak.__dict__.keys()
+    assert "size=(16, 16)" in repr(weak)
+    assert "flip_p=0.25" in repr(weak)

@@ -145,3 +145,17 @@ def test_module_bound_as_an_argument_is_found() -> None:
     embed = partial(lambda model, x: model(x), net)
     estimate_centres(embed, [(torch.randn(8, 3), torch.arange(8) % 2)], num_classes=2)
     assert not net.running_mean.any()
+
+
+def test_an_embedding_without_modules_is_taken_as_it_is() -> None:
+    """Nothing to switch to batch statistics in a C function."""
+    z = torch.tensor([[-1.0, 2.0], [3.0, -4.0]])
+    centres = estimate_centres(torch.relu, [(z, torch.tensor([0, 1]))], num_classes=2, normalize=False)
+    assert centres.tolist() == [[0.0, 2.0], [3.0, 0.0]]
+
+
+def test_distances_of_many_centres_far_from_zero_are_exact() -> None:
+    """Products of such rows would cancel."""
+    centres = 1e6 + torch.rand(40, 3, dtype=torch.float64)
+    expected = (centres[:, None] - centres).square().sum(dim=2).sqrt()
+    torch.testing.assert_close(centre_distances(centres), expected, rtol=1e-9, atol=0)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Callable
 
 import lightly.loss
 import pytest
@@ -12,7 +13,8 @@ from loss_cases import problems
 from pytorch_metric_learning.losses import NTXentLoss
 from torch import Tensor
 
-from msacl_loss import calibrated_contrastive_loss
+from msacl_loss import calibrated_contrastive_loss, contrastive
+from msacl_loss.contrastive import _is_dense
 
 FORMS = pytest.mark.parametrize("implementation", ["dense", "streaming"])
 OPTIONS = {
@@ -219,3 +221,56 @@ def test_gradcheck(implementation: str, positive: str) -> None:
 def test_bad_centres_are_refused(centres: object, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         calibrated_contrastive_loss(torch.eye(4), torch.eye(4), torch.tensor([0, 0, 1, 1]), centres)
+
+
+def test_auto_takes_the_dense_form_up_to_a_size() -> None:
+    """384 rows on a CPU, 4096 on an accelerator, for which "meta" stands; other processes' rows count as columns."""
+    for device, rows in (("cpu", 384), ("meta", 4096)):
+        pairs, none, one = (torch.empty(shape, device=device) for shape in ((rows // 2, 2, 1), (0, 1), (1, 1)))
+        assert _is_dense(pairs, none, "auto")
+        assert not _is_dense(pairs, one, "auto")
+        assert _is_dense(pairs, one, "dense")
+        assert not _is_dense(pairs, none, "streaming")
+
+
+def test_a_row_beside_its_centre_has_no_direction() -> None:
+    """At most 1e-6 from it by default, or as far as eps says; 0 refuses the centre itself only."""
+    labels, centres = torch.tensor([0, 0, 1]), torch.zeros(2, 3)
+
+    def gradient(distance: float, **options: float) -> float:
+        z = torch.eye(3)
+        z[0] *= distance
+        z.requires_grad_()
+        calibrated_contrastive_loss(z, torch.eye(3).flip(1), labels, centres, **options).backward()
+        return float(z.grad[0].abs().sum())
+
+    assert gradient(0.9e-6) == 0
+    assert gradient(1.2e-6) > 0
+    assert gradient(0.5, eps=0.6) == 0
+    assert gradient(1e-12, eps=0.0) > 0
+    assert gradient(0.0, eps=0.0) == 0
+
+
+def test_values_are_read_outside_the_compiler_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    z, labels, centres = torch.full((2, 3), math.nan), torch.tensor([0, 1]), torch.zeros(2, 3)
+    with pytest.raises(ValueError, match="finite z_a"):
+        calibrated_contrastive_loss(z, z, labels, centres)
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    assert calibrated_contrastive_loss(z, z, labels, centres).isnan()
+
+
+def test_the_form_is_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their values are equal, their costs are not."""
+    taken = []
+
+    def recorded(form: str) -> Callable[..., Tensor]:
+        plain = getattr(contrastive, f"{form}_log_negatives")
+        return lambda *arguments: taken.append(form) or plain(*arguments)
+
+    for form in ("dense", "streaming"):
+        monkeypatch.setattr(contrastive, f"{form}_log_negatives", recorded(form))
+    for images, implementation in ((2, "dense"), (2, "streaming"), (192, "auto"), (193, "auto")):
+        z = torch.ones(images, 2)
+        labels = torch.zeros(images, dtype=torch.int64)
+        calibrated_contrastive_loss(z, z, labels, torch.zeros(1, 2), implementation=implementation)
+    assert taken == ["dense", "streaming", "dense", "streaming"]

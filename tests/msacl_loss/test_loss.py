@@ -371,3 +371,44 @@ def test_features_are_a_pair(features: object) -> None:
 def test_weights_read_back_cannot_be_changed_in_place() -> None:
     with pytest.raises(TypeError):
         make().weights[0] = -5.0
+
+
+def test_defaults_are_the_papers() -> None:
+    criterion = MSACLLoss()
+    assert criterion.centres.shape == (4, 128)
+    assert (criterion.temperature, criterion.alpha, criterion.positive) == (0.2, 2.0, "paper")
+    assert criterion.weights == (1.0, 1.0, 1.0, 1.0)
+    assert (criterion.implementation, criterion.gather_distributed, criterion.validate) == ("auto", "auto", "auto")
+    assert (criterion.position_input, criterion.normalize, criterion.augmentation_dim) == ("difference", True, None)
+
+
+def test_weights_are_those_that_are_computed_with() -> None:
+    criterion = MSACLLoss(weights=torch.tensor([0.1, 0, 1, 3], dtype=torch.float64))
+    assert criterion.weights == tuple(criterion._weights.tolist())
+    criterion.to("meta")
+    assert criterion._weights.is_meta
+    assert criterion.augmentation_head.weight.is_meta
+
+
+def test_without_validation_nan_goes_through() -> None:
+    criterion = MSACLLoss(3, validate=False)
+    criterion.set_centres(torch.zeros(4, 3))
+    bad, labels = torch.full((4, 3), torch.nan), torch.arange(4)
+    terms = criterion(bad, bad, labels, (bad, bad, labels))
+    assert all(bool(term.isnan()) for term in terms)
+
+
+def test_loaded_centres_are_looked_at() -> None:
+    """Partly NaN they were never set; long ones are means of no unit vectors, which matters on the sphere only."""
+    state = MSACLLoss(2).state_dict()
+    state["centres"] = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, torch.nan]])
+    criterion = MSACLLoss(2)
+    criterion.load_state_dict(state)
+    with pytest.raises(NotFittedError):
+        criterion(torch.eye(2), torch.eye(2), torch.arange(2))
+    state["centres"] = 9 * torch.ones(4, 2)
+    literal = MSACLLoss(2, normalize=False)
+    literal.load_state_dict(state)
+    assert torch.equal(literal.centres, state["centres"])
+    with pytest.raises(ValueError, match="centres of norm <= 1"):
+        criterion.load_state_dict(state)

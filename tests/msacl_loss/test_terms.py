@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from msacl_loss import augmentation_loss, centring_loss, position_loss
+from msacl_loss import LossTerms, augmentation_loss, centring_loss, position_loss
+from msacl_loss.terms import warn_of_large_centring
 
 
 def slow_centring(z: Tensor, labels: Tensor, centres: Tensor) -> float:
@@ -61,3 +62,16 @@ def test_classes_out_of_range_are_refused() -> None:
         augmentation_loss(z, torch.tensor([0, -100]))
     with pytest.raises(ValueError, match=r"position in 0\.\.3"):
         position_loss(z, torch.tensor([0, 4]))
+
+
+def test_the_warning_begins_above_ten_times_the_others(recwarn: pytest.WarningsRecorder) -> None:
+    def terms(centring: float) -> LossTerms:
+        return LossTerms(*(torch.tensor(value) for value in (0.0, centring, -0.5, 0.25, 0.25)))
+
+    assert not warn_of_large_centring(terms(10.0), (1.0, 1.0, 1.0, 1.0), True)
+    assert not warn_of_large_centring(terms(10.5), (0.5, 1.0, 1.0, 1.0), True)
+    assert not warn_of_large_centring(terms(1.0), (1.0, 0.0, 0.0, 0.0), True)  # on purpose: there is nothing else
+    assert len(recwarn) == 0
+    for normalize, remedy in ((True, "lower its weight or the learning rate$"), (False, "take normalize=True$")):
+        with pytest.warns(RuntimeWarning, match=rf"is 10.5 beside 1 of the other.*; {remedy}"):
+            assert warn_of_large_centring(terms(10.5), (1.0, 1.0, 1.0, 1.0), normalize)

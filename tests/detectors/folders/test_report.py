@@ -85,3 +85,9 @@ def test_overlay_leaves_the_image_where_the_map_is_low() -> None:
     assert torch.equal(overlay(image, torch.zeros(1, 8, 8), (0, 1)), image)
     hot = overlay(image, torch.ones(1, 8, 8), (0, 1), opacity=1)
     torch.testing.assert_close(hot[:, 0, 0], torch.tensor([252, 255, 164]) / 255)
+
+
+def test_scores_must_be_a_tensor_of_one_axis(tmp_path: Path) -> None:
+    for scores, got in (([0.5], "list"), (torch.zeros(1, 1), r"\(1, 1\)")):
+        with pytest.raises(TypeError, match=rf"scores as a tensor \(N,\), got {got}: take prediction.pred_score"):
+            write_report(tmp_path / "a.html", ["a"], [torch.rand(3, 8, 8)], scores, torch.zeros(1, 1, 4, 4))

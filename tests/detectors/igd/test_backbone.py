@@ -150,3 +150,12 @@ def test_a_graph_is_kept_only_for_images_that_ask_for_a_gradient():
 def test_224_pixels():
     detector = fitted(224)
     assert detector(smooth_images(1, 224)).anomaly_map.shape == (1, 1, 224, 224)
+
+
+def test_values_are_read_on_a_cpu_only() -> None:
+    """Elsewhere the host would have to wait: a meta tensor, which has no values, stands for an accelerator."""
+    features = PooledFeatures(tiny_backbone(), frozen=True)
+    features.mean, features.std = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+    with pytest.raises(ValueError, match=r"images in \[0, 1\]"):
+        features(255 * smooth_images(1))
+    assert features.to("meta")(255 * smooth_images(1).to("meta")).shape[0] == 1

@@ -1,10 +1,12 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from igd_cases import colours, fitted, small_detector, smooth_images, tiny_backbone
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
-from detectors import IGD, AnomalyPrediction, evaluate
+from detectors import IGD, AnomalyDetector, AnomalyPrediction, evaluate
 from detectors.igd.losses import absolute_error, similarity_of
 
 
@@ -165,3 +167,24 @@ def test_wrong_images_are_refused():
 def test_wrong_options_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         IGD(tiny_backbone(), **{"image_size": 32, **options})
+
+
+def test_values_are_read_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elsewhere the host would have to wait: a meta tensor, which has no values, stands for an accelerator."""
+    monkeypatch.setattr("torch.autocast", lambda device, enabled: nullcontext())  # knows no meta tensors
+    detector = fitted()
+    images = 255 * smooth_images(2)
+    with pytest.raises(ValueError, match="data_range=1 apart"):
+        detector.score(images)
+    scores, maps = detector.to("meta").score(images.to("meta"))
+    assert scores.shape == (2,)
+    assert maps.shape == (2, 1, 32, 32)
+
+
+def test_batches_are_read_on_a_cpu_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = fitted()
+    images = 255 * smooth_images(2)
+    with pytest.raises(ValueError, match="data_range=1 apart"):
+        list(detector.batches([images]))
+    monkeypatch.setattr(AnomalyDetector, "batches", lambda *arguments: iter([images.to("meta")]))
+    assert [batch.shape for batch in detector.batches([images])] == [images.shape]

@@ -8,6 +8,7 @@ from igd_cases import fitted, small_detector, smooth_images, tiny_backbone
 from torch import nn
 
 from detectors import IGD, load
+from detectors.igd.run_file import random_sources
 
 
 class StopError(Exception):
@@ -214,3 +215,13 @@ def test_a_detector_is_rebuilt_from_its_own_file(tmp_path):
         load(tmp_path / "projected.pt", tiny_backbone())
     again = small_detector(scales="global", projection=nn.Linear(24, 16)).load(tmp_path / "projected.pt")
     assert torch.equal(again(images).pred_score, projected(images).pred_score)
+
+
+def test_a_run_on_a_gpu_keeps_its_randomness_too(monkeypatch):
+    gpus = [torch.Generator(), torch.Generator()]
+    monkeypatch.setattr("torch.cuda.default_generators", gpus)
+    loader = torch.utils.data.DataLoader(smooth_images(2), generator=torch.Generator())
+    sources = random_sources(loader, None, torch.device("cuda:1"))
+    assert sources == {"torch": torch.default_generator, "cuda": gpus[1], "loader": loader.generator}
+    assert random_sources([], None, torch.device("cuda"))["cuda"] is gpus[0]
+    assert random_sources([], gpus[0], torch.device("cpu")) == {"torch": torch.default_generator, "generator": gpus[0]}

@@ -2,10 +2,14 @@
 
 import copy
 import pickle
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.distributed
+import torch.multiprocessing as mp
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
@@ -221,3 +225,155 @@ def as_map(x: np.ndarray) -> Tensor:
 
 def test_scikit_learn_accepts_the_one_position_gaussian() -> None:
     check_estimator(OnePosition(), on_skip=None)
+
+
+def test_grids_without_cells_and_whitening_without_a_mean_are_refused() -> None:
+    state = seen(sample(GRIDS[0], 5)).finalize().state_dict()
+    for row in ([0, 2, 3], [2, 0, 3], [2, 2, -1]):
+        with pytest.raises(ValueError, match="at least one row and column in the state"):
+            NestedGaussian().load_state_dict(state | {"layout": torch.tensor([row])})
+    del state["mean"]
+    with pytest.raises(ValueError, match="the mean beside the whitening in the state"):
+        NestedGaussian().load_state_dict(state, strict=False)
+
+
+def test_a_state_that_is_not_finite_is_refused() -> None:
+    for name in ("mean", "moments", "whitening"):
+        state = seen(sample(GRIDS[0], 5)).finalize().state_dict()
+        state[name][0] = float("nan")
+        with pytest.raises(ValueError, match=f"finite numbers as {name} in the state"):
+            NestedGaussian().load_state_dict(state)
+
+
+def fit_a_share(rank: int, folder: Path, shares: list[int]) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{folder}/sync", rank=rank, world_size=2)
+    start = sum(shares[:rank])
+    gaussian = seen([m[start : start + shares[rank]] for m in sample(GRIDS[2], 9)])
+    torch.save(gaussian.all_reduce().finalize().state_dict(), folder / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are safe on Linux only")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12 on: pytest-xdist has threads
+@pytest.mark.parametrize("shares", [[7, 2], [1, 8]])
+def test_processes_end_with_the_state_of_one(shares: list[int], tmp_path: Path) -> None:
+    mp.start_processes(fit_a_share, (tmp_path, shares), nprocs=2, start_method="fork")
+    whole = seen(sample(GRIDS[2], 9)).finalize().state_dict()
+    for rank in range(2):
+        state = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        torch.testing.assert_close(state, whole, rtol=1e-4, atol=1e-4)
+
+
+def test_after_other_samples_the_whitening_is_gone() -> None:
+    maps = sample(GRIDS[1], 9)
+    for change in (
+        lambda gaussian: gaussian.update(values_of(maps)),
+        lambda gaussian: gaussian.merge(seen(maps)),
+        lambda gaussian: gaussian.start(grids_of(maps)),
+        lambda gaussian: gaussian.clear(),
+    ):
+        gaussian = seen(maps).finalize()
+        assert gaussian.whitening is not None
+        change(gaussian)
+        assert gaussian.whitening is None
+    assert gaussian.levels == []
+    assert gaussian.mean is None
+
+
+def test_eps_is_finite_and_small_by_default() -> None:
+    assert NestedGaussian().eps == 0.01
+    NestedGaussian(0.0)
+    for eps in (-0.1, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=f"finite eps >= 0, got {eps}"):
+            NestedGaussian(eps)
+
+
+def test_all_of_it_moves_to_a_device() -> None:
+    gaussian = seen(sample(GRIDS[1], 9)).finalize()
+    assert set(gaussian.state_dict()) == {"layout", "count", "mean", "moments", "whitening"}
+    gaussian.to("meta")
+    for name in ("layout", "count", "mean", "moments", "whitening", "high", "low"):
+        assert getattr(gaussian, name).is_meta
+    started_there = NestedGaussian()
+    started_there.start(grids_of(sample(GRIDS[1], 1)), "meta")
+    for name in ("layout", "count", "mean", "moments"):
+        assert getattr(started_there, name).is_meta
+
+
+def test_merging_with_a_gaussian_without_samples_changes_nothing() -> None:
+    maps = sample(GRIDS[1], 9)
+    for merged in (seen(maps).merge(started(maps)), started(maps).merge(seen(maps))):
+        assert torch.equal(distances(merged.finalize(), maps), distances(seen(maps).finalize(), maps))
+    empty = started(maps).merge(started(maps))
+    assert empty.count == 0
+    assert (empty.mean == 0).all()
+
+
+def test_two_samples_are_enough() -> None:
+    maps = sample(GRIDS[0], 2)
+    assert distances(seen(maps).finalize(), maps).isfinite().all()
+    with pytest.raises(ValueError, match="at least 2 samples for a covariance, got 0"):
+        started(maps).finalize()
+
+
+def test_values_must_be_columns() -> None:
+    gaussian, values = seen(sample(GRIDS[0], 3)), values_of(sample(GRIDS[0], 3))
+    for wrong in (values[:, 0], values[None], values[1:]):
+        with pytest.raises(ValueError, match="expected 12 values per sample on"):
+            gaussian.update(wrong)
+
+
+def test_values_of_other_grids_have_no_distance() -> None:
+    gaussian = seen(sample(GRIDS[0], 3)).finalize()
+    with pytest.raises(ValueError, match="expected 12 values per sample on"):
+        gaussian.squared_distance(values_of(sample(GRIDS[1], 3)))
+
+
+def test_updates_on_another_device() -> None:
+    """A meta tensor, which has no values, stands for an accelerator's."""
+    values = values_of(sample(GRIDS[2], 3))
+    gaussian = NestedGaussian()
+    gaussian.start(grids_of(sample(GRIDS[2], 1)), "meta")
+    assert gaussian.update(values.to("meta")).mean.is_meta
+
+
+def test_counts_are_exact_beyond_float32() -> None:
+    gaussian = started(sample(GRIDS[0], 1))
+    gaussian.count += 2**24
+    gaussian.update(values_of(sample(GRIDS[0], 1)))
+    assert gaussian.count == 2**24 + 1
+
+
+def test_merging_with_one_sample() -> None:
+    maps = sample(GRIDS[1], 1)
+    torch.testing.assert_close(started(maps).merge(seen(maps)).mean, seen(maps).mean)
+
+
+@pytest.mark.parametrize("grids", GRIDS)
+def test_every_kind_of_grid_loads(grids: list[tuple[int, int, int]]) -> None:
+    maps = sample(grids, 5)
+    loaded = NestedGaussian()
+    loaded.load_state_dict(seen(maps).finalize().state_dict())
+    assert loaded.levels == grids_of(maps)
+    assert torch.equal(distances(loaded, maps), distances(seen(maps).finalize(), maps))
+
+
+def test_parts_of_a_state_are_not_enough() -> None:
+    whole = seen(sample(GRIDS[2], 5)).state_dict()
+    for missing in ("count", "mean", "moments"):
+        gaussian = NestedGaussian()
+        gaussian.load_state_dict({name: value for name, value in whole.items() if name != missing}, strict=False)
+        with pytest.raises(ValueError, match="call start, then update"):
+            gaussian.update(values_of(sample(GRIDS[2], 5)))
+    damaged = {name: value for name, value in whole.items() if name != "count"} | {"mean": whole["mean"][1:]}
+    with pytest.raises(ValueError, match="expected mean of shape"):
+        NestedGaussian().load_state_dict(damaged, strict=False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [([[2, 2, 3], [4, 4, -1]], "at least one row"), ([[2, 2, 1], [3, 3, 1]], "divide")]
+)
+def test_layouts_that_cannot_be_are_refused(rows: list[list[int]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NestedGaussian().load_state_dict({"layout": torch.tensor(rows)}, strict=False)

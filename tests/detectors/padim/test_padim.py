@@ -390,3 +390,10 @@ def test_backbone_is_a_frozen_copy_in_evaluation_mode() -> None:
         nn.init.zeros_(parameter)
     assert torch.equal(detector.train()(images).pred_score, want)
     assert not any(parameter.requires_grad for parameter in detector.parameters())
+
+
+def test_processes_that_all_lack_images_raise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detectors.padim.processes.agree", lambda own: None)
+    detector = make_padim()
+    detector._join_processes()
+    assert not detector.is_fitted()

@@ -1,12 +1,14 @@
 """The colour map against torchvision."""
 
+import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as tvf
 from medmix_cases import generator
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from medmix.lesions.colour import hue_rotation, jitter_colour
+from medmix.lesions.colour import colour_matrix, hue_rotation, jitter_colour
 
 
 def mid_range(seed: int) -> Tensor:
@@ -57,3 +59,54 @@ def test_hue_turns_the_colours_about_grey() -> None:
     turned = jitter_colour(x, (0, 0, 0, 0.2), uniform)
     torch.testing.assert_close(turned.sum(dim=1), x.sum(dim=1))
     assert (turned - x).abs().mean() > 0.01
+
+
+def changed_by_hand(image: np.ndarray, strengths: tuple[float, ...], numbers: np.ndarray, grey: bool) -> np.ndarray:
+    """Image (C, H, W) after one change at a time: brightness, contrast, saturation, hue, grayscale."""
+    channels = len(image)
+    weights = np.array([0.299, 0.587, 0.114]) if channels == 3 else np.full(channels, 1 / channels)
+    brightness, contrast, saturation, hue = strengths * (2 * numbers - 1)
+    image = image * (1 + brightness)
+    mean = (weights @ image.reshape(channels, -1)).mean()
+    image = mean + (1 + contrast) * (image - mean)
+    if channels == 3:
+        luminance = np.tensordot(weights, image, 1)
+        image = luminance + (1 + saturation) * (image - luminance)
+        turn = Rotation.from_rotvec(2 * np.pi * hue * np.ones(3) / np.sqrt(3)).as_matrix()
+        image = np.tensordot(turn, image, 1)
+    if grey:
+        image = np.broadcast_to(np.tensordot(weights, image, 1), image.shape)
+    return image.clip(0, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("strengths", [(0.3, 0.2, 0.4, 0.1), (1.0, 1.0, 1.0, 0.5), (0.0, 0.0, 0.0, 0.0)])
+@pytest.mark.parametrize("grey", [True, False])
+def test_all_changes_at_once_equal_one_after_the_other(
+    channels: int, strengths: tuple[float, float, float, float], grey: bool
+) -> None:
+    x = torch.rand(5, channels, 4, 6, generator=generator(0), dtype=torch.float64)
+    uniform = torch.rand(5, 4, generator=generator(1), dtype=torch.float64)
+    changed = jitter_colour(x, strengths, uniform, torch.full((5,), grey) if grey else None)
+    for image, numbers, got in zip(x.numpy(), uniform.numpy(), changed.numpy(), strict=True):
+        np.testing.assert_allclose(got, changed_by_hand(image, np.array(strengths), numbers, grey), atol=1e-9)
+
+
+def test_images_under_autocast_and_in_half_precision() -> None:
+    """The product keeps float32 under autocast; half-precision images stay half."""
+    x, uniform = torch.rand(2, 3, 4, 4, generator=generator(0)), torch.rand(2, 4, generator=generator(1))
+    plain = jitter_colour(x, (0.3, 0.3, 0.3, 0.1), uniform)
+    with torch.autocast("cpu"):
+        assert torch.equal(jitter_colour(x, (0.3, 0.3, 0.3, 0.1), uniform), plain)
+    half = jitter_colour(x.bfloat16(), (0.3, 0.3, 0.3, 0.1), uniform)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), plain, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_comes_from_the_host(channels: int) -> None:
+    """On an accelerator, for which "meta" stands, the map is made there, in the precision of its numbers."""
+    uniform = torch.rand(5, 4, dtype=torch.float64, device="meta")
+    matrix, pivot = colour_matrix((0.1, 0.1, 0.1, 0.1), uniform, channels)
+    assert (matrix.device, matrix.dtype, matrix.shape) == (uniform.device, uniform.dtype, (5, channels, channels))
+    assert (pivot.device, pivot.dtype, pivot.shape) == (uniform.device, uniform.dtype, (5, channels))

@@ -54,3 +54,27 @@ def test_gradcheck(curve: str) -> None:
     x = (0.1 + 0.8 * images(2, (2, 1, 4, 4))).requires_grad_()
     coefficients = curve_coefficients(curve, uniform)
     assert torch.autograd.gradcheck(lambda v: bend_intensity(v, curve, coefficients), x)
+
+
+@pytest.mark.parametrize("curve", ["bezier", "genesis"])
+def test_nothing_comes_from_the_host(curve: str) -> None:
+    """On an accelerator, for which "meta" stands, curves are made and looked up there."""
+    coefficients = curve_coefficients(curve, torch.rand(2, 5 if curve == "genesis" else 4, device="meta"))
+    bent = bend_intensity(torch.rand(2, 3, 4, 4, device="meta"), curve, coefficients)
+    assert bent.is_meta
+    assert bent.shape == (2, 3, 4, 4)
+
+
+def test_half_of_the_curves_are_inverted_by_default() -> None:
+    uniform = torch.tensor([[0.2, 0.3, 0.6, share] for share in (0.0, 0.49, 0.5, 0.99)])
+    starts = curve_coefficients("bezier", uniform)[:, 1]
+    assert starts.tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert curve_coefficients("bezier", uniform, 0.0)[:, 1].tolist() == [0.0] * 4
+    assert curve_coefficients("bezier", uniform, 1.0)[:, 1].tolist() == [1.0] * 4
+
+
+def test_the_ends_of_the_table() -> None:
+    """Values at and beyond 0 and 1 take the curve's ends."""
+    coefficients = curve_coefficients("genesis", torch.tensor([[0.2, 0.3, 0.6, 0.9, 0.5]], dtype=torch.float64))
+    x = torch.tensor([-1e-3, 0.0, 1.0, 1.001], dtype=torch.float64).view(1, 1, 2, 2)
+    assert bend_intensity(x, "genesis", coefficients).flatten().tolist() == [0.0, 0.0, 1.0, 1.0]

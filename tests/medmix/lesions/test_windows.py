@@ -1,5 +1,7 @@
 """Windows: large enough, pasted right, and the same pixel by pixel."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given
@@ -11,7 +13,7 @@ from medmix import (
 )
 from medmix.lesions.blending import seamless
 from medmix.lesions.outlines import OUTLINES, lesion_alpha
-from medmix.lesions.windows import RenderedLesions, paste, window_starts
+from medmix.lesions.windows import RenderedLesions, paste, pixelwise, window_starts
 
 OPTIONS: list[dict[str, object]] = [
     {}, {"softness": 0.0}, {"blending": "hard"}, {"blending": "seamless"}, {"nonlinear": None},
@@ -63,3 +65,19 @@ def test_no_window_is_too_small_for_its_lesion(batch, height, width, size, shape
         rows, columns = (torch.arange(n) - centre[:, i, None] for i, n in enumerate((height, width)))
         whole |= lesion_alpha(OUTLINES[shape], 0, (rows[:, :, None], columns[:, None]), radius, outline)[1]
     assert torch.equal(masks, whole)
+
+
+def test_when_windows_are_taken_pixel_by_pixel() -> None:
+    """For autograd; and where CUDA, for which a stand-in speaks, has to write deterministically."""
+    plain, followed, on_cuda = torch.zeros(1), torch.zeros(1, requires_grad=True), SimpleNamespace(is_cuda=True)
+    assert not pixelwise(plain)
+    assert pixelwise(plain, followed)
+    with torch.no_grad():
+        assert not pixelwise(plain, followed)
+        assert not pixelwise(on_cuda)
+        torch.use_deterministic_algorithms(True)
+        try:
+            assert pixelwise(on_cuda)
+            assert not pixelwise(plain)
+        finally:
+            torch.use_deterministic_algorithms(False)

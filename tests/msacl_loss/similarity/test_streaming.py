@@ -87,3 +87,41 @@ def test_streaming_memory_does_not_grow_with_the_square() -> None:
         calibrated_contrastive_loss(z_a, z_b, torch.arange(images) % 4, torch.zeros(4, dim)).backward()
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert largest < 4 * (2 * images) ** 2 / 10  # bytes; the matrix itself has ten times that
+
+
+def test_tiles_are_kept_up_to_a_size() -> None:
+    """On a CPU, where nothing needs a running maximum: 2^22 numbers, half of the own matrix and all other products."""
+    pairs, most = torch.empty(1, 2, 1), streaming.MOST_KEPT
+    small, large = Kappas(2.5, 5.0), Kappas(2.5, 50.0)
+    assert most == 2**22
+    assert streaming._num_kept(pairs, torch.empty(0, 1), small) == 2 * (2 + 512) // 2
+    assert streaming._num_kept(torch.empty(3, 2, 1), torch.empty(4, 1), small) == 6 * (6 + 512) // 2 + 6 * 4
+    just = torch.empty(1, 1).expand((most - 514) // 2, 1)
+    assert streaming._num_kept(pairs, just, small) == most
+    assert streaming._num_kept(pairs, torch.empty(1, 1).expand(len(just) + 1, 1), small) == 0
+    assert streaming._num_kept(pairs, just, large) == 0
+    assert streaming._num_kept(pairs.to("meta"), just.to("meta"), small) == 0
+
+
+def test_what_is_kept_is_filled() -> None:
+    """What the tiles leave of the room is 0, not whatever the memory held."""
+    pairs = torch.nn.functional.normalize(torch.randn(3, 2, 4), dim=-1)
+    labels = torch.arange(3)
+    _, kept = streaming._forward_operator(pairs, labels, pairs[:0, 0], labels[:0], 2.5, 5.0)
+    used = sum(tile.size for tile in tiles.upper_tiles(tiles.sort_views(pairs, labels, pairs[:0, 0], labels[:0])))
+    assert len(kept) == 6 * (6 + 512) // 2
+    assert (kept[used:] == 0).all()
+    assert (kept[:used] == 0).sum() == 3 * 4  # each view beside itself and its positive
+
+
+@pytest.mark.parametrize("form", [dense_log_negatives, streaming_log_negatives])
+def test_second_derivatives_and_no_derivatives(form) -> None:
+    pairs = torch.nn.functional.normalize(torch.randn(3, 2, 4, dtype=torch.float64), dim=-1).requires_grad_()
+    others = torch.nn.functional.normalize(torch.randn(2, 4, dtype=torch.float64), dim=-1).requires_grad_()
+    labels, kappas = torch.arange(3) % 2, Kappas(1.5, 3.0)
+
+    def value(pairs: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+        return form(pairs, labels, others, labels[:2], kappas)
+
+    assert torch.autograd.gradgradcheck(value, (pairs, others))
+    assert not form(pairs.detach(), labels, others.detach(), labels[:2], kappas).requires_grad
