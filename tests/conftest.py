@@ -12,7 +12,13 @@ from hypothesis import HealthCheck, settings
 EXAMPLES = {"quick": 5, "default": 10, "ci": 25, "nightly": 2000}  # random cases of each property, by profile
 
 for profile, count in EXAMPLES.items():
-    settings.register_profile(profile, max_examples=count, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.register_profile(
+        profile,
+        max_examples=count,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        derandomize=profile == "ci",  # CI judges the change, and measures coverage: the same cases every time
+    )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 torch.set_num_threads(1)  # the suite shares the machine; two spinning threads lose more than they gain
