@@ -25,7 +25,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from detectors import FeatureExtractor, PaDiM
+from detectors import FeatureExtractor, PaDiM, evaluate
 
 LAYERS = ("layer1", "layer2", "layer3")
 PARITY_EPS = 0.01 + 1e-5  # anomalib adds both
@@ -114,6 +114,17 @@ def print_times(side: int, args: argparse.Namespace) -> None:
         # Its fastest form: batch-norm folded, channels_last, no check of the images.
         alone = (lambda x=images: fast.extract.backbone(x), lambda x=images: fast(x))
         print_row(f"fastest backbone alone (left) and image to map, B = {batch}", side, alone, 15, args)
+    loader = labelled(side, args)
+    evaluations = (lambda: [fast(images) for images, *_ in loader], lambda: evaluate(fast, loader))
+    print_row("64 images: prediction alone (left) and evaluate", side, evaluations, 3, args)
+
+
+def labelled(side: int, args: argparse.Namespace) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Four batches of 16 images, every other one with a square lesion."""
+    labels = torch.arange(16) % 2
+    masks = torch.zeros(16, 1, side, side, dtype=torch.bool)
+    masks[1::2, :, side // 4 : side // 2, side // 4 : side // 2] = True
+    return [(torch.rand(16, 3, side, side, device=args.device), labels, masks) for _ in range(4)]
 
 
 def print_row(

@@ -31,20 +31,20 @@ def value_of(key: int) -> float:
 
 
 class ScoreBins:
-    """Sums by score, in bins that are 2^shift neighbouring float32 numbers wide: their relative width is constant.
+    """Sums by score of normal pixels, of pixels of lesions and of these pixels' weights.
 
-    Bins are added where scores fall outside, and joined two by two where they would become too many.
+    A bin is 2^shift neighbouring float32 numbers wide: the relative width is constant. Bins are added where scores fall
+    outside, and joined two by two where they would become too many.
 
     Args:
-        rows: Sums kept for each bin.
         most: Largest number of bins; a power of 2.
     """
 
-    def __init__(self, rows: int, most: int) -> None:
+    def __init__(self, most: int) -> None:
         self.most = most
         self.shift = 0
         self.first = 0  # key of the first bin, in units of bins
-        self.sums: Array = np.zeros((rows, 0))
+        self.sums: Array = np.zeros((3, 0))
 
     def cover(self, low: int, high: int) -> None:
         """Hold the keys from low to high, too."""
@@ -65,10 +65,15 @@ class ScoreBins:
             return
         grown = np.zeros((rows, count))
         joined = shift - self.shift  # 2^joined old bins fall into a new one
-        target = (np.arange(bins) + self.first) >> joined
-        target -= first
-        for row, sums in zip(grown, self.sums, strict=True):
-            row += np.bincount(target, sums, minlength=count)
+        if joined == 0:
+            start = self.first - first
+            end = start + bins
+            grown[:, start:end] = self.sums
+        else:
+            target = (np.arange(bins) + self.first) >> joined
+            target -= first
+            for row, sums in zip(grown, self.sums, strict=True):
+                row += np.bincount(target, sums, minlength=count)
         self.first = first
         self.shift = shift
         self.sums = grown
@@ -77,16 +82,15 @@ class ScoreBins:
         """The bin of each key."""
         return (keys >> self.shift) - self.first
 
-    def add(self, keys: Keys, *weights: Array) -> None:
-        """Add, for each row, the weights (N,) at the keys (N,)."""
+    def add(self, keys: Keys, lesion: npt.NDArray[np.bool_], weights: Array) -> None:
+        """Add pixels (N,): normal ones to the first row, those of lesions to the second, and to the third by weight."""
         self.cover(int(keys.min()), int(keys.max()))
         index = self.index(keys)
-        first = int(index.min())
-        index -= first
-        for row, weight in zip(self.sums, weights, strict=True):
-            counts = np.bincount(index, weight)
-            end = first + len(counts)
-            row[first:end] += counts
+        normal, lesions, weight = self.sums
+        np.add.at(normal, index[~lesion], 1.0)
+        in_lesion = index[lesion]
+        np.add.at(lesions, in_lesion, 1.0)
+        np.add.at(weight, in_lesion, weights[lesion])
 
     def lower_edges(self) -> Keys:
         """The smallest key of each bin."""

@@ -92,7 +92,7 @@ class _Pixels:
 
     def __init__(self, threshold: torch.Tensor | None) -> None:
         self.threshold = None if threshold is None else float(threshold)
-        self.bins = ScoreBins(3, MOST_BINS)  # normal pixels, pixels of lesions, their regions' weights
+        self.bins = ScoreBins(MOST_BINS)
         self.regions = 0
         self.curves = OverlapCurves()
         self.overlaps: list[dict[str, float]] = []
@@ -116,8 +116,7 @@ class _Pixels:
         self.regions += regions
         # All pixels together: what AUROC, average precision and AUPRO need.
         keys = keys_of(maps)
-        lesion = lesions.reshape(-1)
-        self.bins.add(keys.reshape(-1), ~lesion, lesion, weights.reshape(-1))
+        self.bins.add(keys.reshape(-1), lesions.reshape(-1), weights.reshape(-1))
         # Each image with a lesion: what Dice and IoU need.
         for number in np.flatnonzero(lesions.any((1, 2))):
             own_keys = keys[number].reshape(-1)
@@ -132,7 +131,7 @@ class _Pixels:
         """The metrics of pixels; none where no mask was seen."""
         if not self.masks_seen:
             return {}
-        used = np.flatnonzero(self.bins.sums.any(0))
+        used = np.flatnonzero(self.bins.sums[:2].any(0))
         normal, lesion, weight = self.bins.sums[:, used]
         values = _curve_metrics(normal, lesion)
         shares = weight[::-1] / max(self.regions, 1)
@@ -168,17 +167,16 @@ class _Pixels:
 
 def _curve_metrics(normal: Array, lesion: Array) -> dict[str, float]:
     """AUROC and average precision of bins with these numbers of pixels, in ascending order of score."""
-    from sklearn.metrics import average_precision_score, roc_auc_score
-
     if not lesion.any() or not normal.any():
         return {"pixel_auroc": NAN, "pixel_aupr": NAN}
-    # Each bin is two samples, one of either class, weighted by its pixels.
-    order = np.arange(len(normal))
-    samples = np.concatenate([order, order])
-    classes = np.repeat([0, 1], len(order))
-    counts = np.concatenate([normal, lesion])
-    area = roc_auc_score(classes, samples, sample_weight=counts)
-    precision = average_precision_score(classes, samples, sample_weight=counts)
+    # A pixel of a lesion wins against the normal ones below it, and half of those in its own bin.
+    below = normal.cumsum() - normal
+    wins = below + normal / 2
+    area = lesion @ wins / (lesion.sum() * normal.sum())
+    # Average precision: of the pixels at or above each bin, the share in lesions.
+    hits = sums_from_above(lesion)
+    found = sums_from_above(lesion + normal)
+    precision = lesion @ (hits / found) / lesion.sum()
     return {"pixel_auroc": float(area), "pixel_aupr": float(precision)}
 
 
