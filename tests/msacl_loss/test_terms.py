@@ -75,3 +75,31 @@ def test_the_warning_begins_above_ten_times_the_others(recwarn: pytest.WarningsR
     for normalize, remedy in ((True, "lower its weight or the learning rate$"), (False, "take normalize=True$")):
         with pytest.warns(RuntimeWarning, match=rf"is 10.5 beside 1 of the other.*; {remedy}"):
             assert warn_of_large_centring(terms(10.5), (1.0, 1.0, 1.0, 1.0), normalize)
+
+
+def test_a_small_sum_of_the_others_is_no_exception() -> None:
+    terms = LossTerms(*(torch.tensor(value) for value in (0.0, 1.0, -0.02, 0.01, 0.02)))
+    with pytest.warns(RuntimeWarning, match=r"is 1 beside 0\.05"):
+        assert warn_of_large_centring(terms, (1.0, 1.0, 1.0, 1.0), True)
+
+
+def test_the_warning_points_at_who_called_the_loss() -> None:
+    terms = LossTerms(*(torch.tensor(value) for value in (0.0, 99.0, 1.0, 1.0, 1.0)))
+
+    def forward() -> None:
+        warn_of_large_centring(terms, (1.0, 1.0, 1.0, 1.0), True)
+
+    def training() -> None:
+        forward()
+
+    with pytest.warns(RuntimeWarning) as warned:
+        training()
+    assert warned[0].lineno == training.__code__.co_firstlineno + 1
+
+
+def test_values_are_read_on_a_cpu_only() -> None:
+    """Elsewhere, for which "meta" stands, the host would have to wait."""
+    z, labels = torch.zeros(3, 4, device="meta"), torch.zeros(3, dtype=torch.int64, device="meta")
+    assert centring_loss(z, labels, z).is_meta
+    assert augmentation_loss(z, labels).is_meta
+    assert position_loss(z, labels).is_meta

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from detectors import evaluate
 from detectors.base import AnomalyDetector
-from detectors.evaluation.metrics import aupro, auroc, dice, iou, oracle_threshold, overlap
+from detectors.evaluation.metrics import aupro, auroc, dice, iou, oracle_threshold, overlap, region_curve_area
 
 
 class Brightness(AnomalyDetector):
@@ -217,3 +217,22 @@ def test_memory_does_not_grow_with_the_images(detector: Brightness) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.05 * peaks[0] + 1e5
+
+
+def test_the_curve_is_cut_between_its_points() -> None:
+    """Points (.25, .5), (.5, .75), (1, 1): at a limit of .375 the curve stands at .625."""
+    area = (0 + 0.5) / 2 * 0.25 + (0.5 + 0.625) / 2 * 0.125
+    found = region_curve_area(np.array([1, 1, 2]), np.array([0.5, 0.25, 0.25]), limit=0.375)
+    assert found == pytest.approx(area / 0.375, rel=1e-12)
+    for normal, shares in (([1.0], [0.0]), ([0.0], [1.0])):
+        assert math.isnan(region_curve_area(np.array(normal), np.array(shares)))
+
+
+def test_overlap_of_single_pixels_and_of_nothing() -> None:
+    pixel, nothing = np.array([[[True, False]]]), np.zeros((1, 1, 2), dtype=bool)
+    assert (dice(pixel, pixel), iou(pixel, pixel)) == (1, 1)
+    assert (dice(pixel, ~pixel), iou(pixel, ~pixel)) == (0, 0)
+    assert overlap(pixel.astype(float), pixel, 0.5) == {"dice": 1.0, "iou": 1.0}
+    undefined = overlap(pixel.astype(float), nothing, 0.5)
+    assert undefined.keys() == {"dice", "iou"}
+    assert all(math.isnan(value) for value in undefined.values())

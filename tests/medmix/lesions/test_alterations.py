@@ -12,6 +12,7 @@ from medmix_cases import SEEDS, generator, mixes
 from torch import Tensor
 
 from medmix import MedMix
+from medmix.lesions.alterations import Alteration, ColourJitter, GaussianNoise, IntensityCurve, Warp, alter
 
 OFF: dict[str, object] = {"color_jitter": (0, 0, 0, 0), "noise": (0, 0), "nonlinear": None, "softness": 0}
 
@@ -141,3 +142,89 @@ def test_grey_noise_is_the_same_in_all_channels() -> None:
         images, _, masks = mix(x, generator=generator(0))
         assert torch.equal(images[:, 0], images[:, 2]) == grey
         assert abs(images[masks.expand_as(images)].std() / 0.1 - 1) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("alteration", "counts", "names"),
+    [
+        (Warp("wave"), [3], {"warp"}),
+        (ColourJitter((0.1, 0.1, 0.1, 0.1)), [4], {"colour", "pivot"}),
+        (IntensityCurve("bezier"), [4], {"curve"}),
+        (IntensityCurve("genesis"), [5], {"curve"}),
+        (IntensityCurve(None), [4], {"curve"}),
+        (GaussianNoise((0.1, 0.2)), [1, 1], {"std", "noise_start"}),
+    ],
+    ids=str,
+)
+def test_what_each_alteration_draws(alteration: Alteration, counts: list[int], names: set[str]) -> None:
+    """How many numbers decides what a seed gives."""
+    asked = []
+
+    def uniform(count: int) -> Tensor:
+        asked.append(count)
+        return torch.full((2, 3, count), 0.75)
+
+    drawn = alteration.draw(uniform, 3)
+    assert asked == counts
+    assert drawn.keys() == names
+    assert all(value.shape[:2] == (2, 3) for value in drawn.values())
+    if "std" in drawn:
+        torch.testing.assert_close(drawn["std"], torch.full((2, 3), 0.175))
+        assert (drawn["noise_start"] == 2**16 * 3 // 4).all()
+
+
+def test_noise_is_a_stretch_of_the_pool() -> None:
+    patch = torch.full((2, 3, 4, 5), 0.5)
+    pool = torch.arange(200) / 200
+    drawn = {"noise_pool": pool, "noise_start": torch.tensor([7, 0]), "std": torch.tensor([0.5, 0.25])}
+    for grey in (False, True):
+        noisy = GaussianNoise((0.0, 0.5), grey).apply(patch.clone(), drawn)
+        for image, start, std in ((0, 7, 0.5), (1, 0, 0.25)):
+            count = 20 if grey else 60
+            stretch = pool[start : start + count].view(-1, 4, 5)
+            torch.testing.assert_close(noisy[image], (0.5 + std * stretch).clamp(0, 1).expand(3, 4, 5))
+    bright = GaussianNoise((0.0, 0.5)).apply(torch.ones(2, 3, 4, 5), drawn)
+    assert bright.max() == 1
+    assert GaussianNoise((0.0, 0.0)).apply(patch, {}) is patch
+    assert not torch.equal(GaussianNoise((0.0, 1.0)).apply(patch.clone(), drawn), patch)
+
+
+def test_alterations_follow_each_other_in_float32() -> None:
+    """Half-precision patches are altered in float32 and come back as they came; others keep their precision."""
+
+    @dataclass(frozen=True)
+    class Note:
+        add: float
+
+        def apply(self, patch: Tensor, drawn: dict[str, Tensor]) -> Tensor:
+            drawn[str(patch.dtype)] = patch
+            return patch * 2 + self.add
+
+    widened = {"float16": "float32", "bfloat16": "float32", "float32": "float32", "float64": "float64"}
+    for dtype, work in widened.items():
+        seen: dict[str, Tensor] = {}
+        patch = torch.zeros(1, 1, 2, 2, dtype=getattr(torch, dtype))
+        altered = alter(patch, [Note(0.25), Note(0.0)], seen)
+        assert seen.keys() == {f"torch.{work}"}
+        assert altered.dtype == patch.dtype
+        assert (altered == 0.5).all()
+
+
+def test_alterations_that_are_off_leave_the_patch() -> None:
+    patch = torch.rand(1, 3, 4, 4)
+    assert Warp(None).apply(patch, {}) is patch
+    assert IntensityCurve(None).apply(patch, {}) is patch
+
+
+def test_options_of_alterations() -> None:
+    for alteration in (Warp(None), Warp("fisheye"), IntensityCurve(None), IntensityCurve("genesis", 1.0)):
+        alteration.check()
+    for alteration, words in (
+        (Warp("sphere"), "deformation"),
+        (IntensityCurve("line"), "nonlinear"),
+        (IntensityCurve("bezier", 1.1), "inversion"),
+        (GaussianNoise((0.2, 0.1)), "noise"),
+        (ColourJitter((0.1, 0.1, 0.1, 2.0)), "color_jitter"),
+    ):
+        with pytest.raises(ValueError, match=rf"expected .*\b{words}\b"):
+            alteration.check()

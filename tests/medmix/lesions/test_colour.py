@@ -103,10 +103,11 @@ def test_images_under_autocast_and_in_half_precision() -> None:
     torch.testing.assert_close(half.float(), plain, atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_nothing_comes_from_the_host(channels: int) -> None:
+def test_nothing_comes_from_the_host(channels: int, dtype: torch.dtype) -> None:
     """On an accelerator, for which "meta" stands, the map is made there, in the precision of its numbers."""
-    uniform = torch.rand(5, 4, dtype=torch.float64, device="meta")
+    uniform = torch.rand(5, 4, dtype=dtype, device="meta")
     matrix, pivot = colour_matrix((0.1, 0.1, 0.1, 0.1), uniform, channels)
     assert (matrix.device, matrix.dtype, matrix.shape) == (uniform.device, uniform.dtype, (5, channels, channels))
     assert (pivot.device, pivot.dtype, pivot.shape) == (uniform.device, uniform.dtype, (5, channels))

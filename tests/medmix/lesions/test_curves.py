@@ -78,3 +78,9 @@ def test_the_ends_of_the_table() -> None:
     coefficients = curve_coefficients("genesis", torch.tensor([[0.2, 0.3, 0.6, 0.9, 0.5]], dtype=torch.float64))
     x = torch.tensor([-1e-3, 0.0, 1.0, 1.001], dtype=torch.float64).view(1, 1, 2, 2)
     assert bend_intensity(x, "genesis", coefficients).flatten().tolist() == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_the_steepest_curve() -> None:
+    """h = 3 x1 / 2 runs from .025 to .999, where the root still has a derivative."""
+    uniform = torch.tensor([[x1, 0.5, 0.5, 0.9] for x1 in (0.0, 0.5, 0.9999)])
+    torch.testing.assert_close(curve_coefficients("bezier", uniform)[:, 0], torch.tensor([0.025, 0.5125, 0.999]))

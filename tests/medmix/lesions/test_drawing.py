@@ -70,3 +70,41 @@ def test_same_on_batch_puts_the_same_lesions_everywhere() -> None:
     _, labels, masks = MedMix(3, same_on_batch=True)(torch.rand(5, 3, 32, 32))
     assert labels.tolist() == [3] * 5
     assert torch.equal(masks, masks[:1].expand_as(masks))
+
+
+@pytest.mark.parametrize("same_on_batch", [True, False])
+def test_the_order_and_number_of_draws(same_on_batch: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They decide what a seed gives."""
+    asked = []
+
+    def uniform(*sizes: int) -> Tensor:
+        asked.append(sizes)
+        return torch.full(sizes, 0.5)
+
+    monkeypatch.setattr("medmix.lesions.drawing.uniform_source", lambda generator, device: uniform)
+    params = MedMix((0, 3), p=0.5, same_on_batch=same_on_batch).forward_parameters((5, 2, 32, 48))
+    rows = 1 if same_on_batch else 5
+    assert asked[:7] == [(rows,), (1,), (rows, 3), (rows,), (rows, 17, 3, 4), (rows, 3), (rows, 3, 2)]
+    colour, _, *rest = (sizes[2] for sizes in asked[7:])  # the second is the outline's
+    assert (colour, rest) == (4, [3, 1, 1, 4])  # warp, noise's strength and place, curve
+    assert (params["batch_prob"] == 0).all()  # .5 is not below .5
+
+
+def test_the_pool_of_noise_has_room_for_the_largest_window() -> None:
+    params = MedMix(1, size=(0.1, 0.5)).forward_parameters((6, 2, 64, 64))
+    sides = params["window_sides"].tolist()
+    assert len(set(sides)) == 3
+    assert params["noise_pool"].shape == (2**16 + 2 * max(sides) ** 2,)
+
+
+def test_parameters_go_where_they_are_wanted() -> None:
+    """Drawn on the generator's device; "meta" stands for an accelerator."""
+    params = MedMix(2).forward_parameters((2, 1, 32, 32), generator=generator(0), device="meta")
+    stay = {"window_sides", "forward_input_shape"}
+    assert all(value.is_meta != (name in stay) for name, value in params.items())
+    assert not any(value.is_meta for value in MedMix(2).forward_parameters((2, 1, 32, 32)).values())
+
+
+def test_a_wrong_foreground_is_named() -> None:
+    with pytest.raises((TypeError, ValueError), match=r"^expected foreground\b"):
+        MedMix(2).forward_parameters((2, 1, 32, 32), foreground=torch.ones(2, 1, 32, 31, dtype=torch.bool))

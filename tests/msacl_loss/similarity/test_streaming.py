@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from loss_cases import problems
+from torch._subclasses import FakeTensorMode
 
 from msacl_loss import calibrated_contrastive_loss
 from msacl_loss.similarity import streaming, tiles
@@ -125,3 +126,43 @@ def test_second_derivatives_and_no_derivatives(form) -> None:
 
     assert torch.autograd.gradgradcheck(value, (pairs, others))
     assert not form(pairs.detach(), labels, others.detach(), labels[:2], kappas).requires_grad
+
+
+def test_autocast_changes_nothing() -> None:
+    pairs = torch.nn.functional.normalize(torch.randn(5, 2, 3), dim=-1).requires_grad_()
+    labels, others = torch.arange(5) % 2, torch.empty(0, 3)
+    for kappas in (Kappas(2.5, 5.0), Kappas(50.0, 100.0)):
+        plain = streaming_log_negatives(pairs, labels, others, labels[:0], kappas)
+        (gradient,) = torch.autograd.grad(plain.sum(), pairs)
+        with torch.autocast("cpu"):
+            cast = streaming_log_negatives(pairs, labels, others, labels[:0], kappas)
+            (cast_gradient,) = torch.autograd.grad(cast.sum(), pairs)
+        assert torch.equal(cast, plain)
+        assert torch.equal(cast_gradient, gradient)
+
+
+def test_gradients_stay_finite_where_exponentials_do_not() -> None:
+    """exp(100) is no float32; columns of other processes, which have no sum of their own, take part in it."""
+    pairs, others = torch.ones(2, 2, 1, requires_grad=True), torch.ones(2, 1, requires_grad=True)
+    labels = torch.arange(2)
+    value = streaming_log_negatives(pairs, labels, others, labels, Kappas(100.0, 100.0))
+    gradients = torch.autograd.grad(value.sum(), (pairs, others))
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    torch.testing.assert_close(gradients[1], torch.full((2, 1), 100.0), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("num_others", [0, 4])
+def test_the_compiler_is_told_the_shapes(num_others: int) -> None:
+    pairs, labels = torch.ones(3, 2, 4), torch.arange(3)
+    others, other_labels = torch.ones(num_others, 4), torch.zeros(num_others, dtype=torch.int64)
+    arguments = (pairs, labels, others, other_labels)
+    for kappas in ((2.5, 5.0), (50.0, 100.0)):
+        real = streaming._forward_operator(*arguments, *kappas)
+        with FakeTensorMode() as fake:
+            told = streaming._forward_operator(*(fake.from_tensor(argument) for argument in arguments), *kappas)
+        assert [output.shape for output in told] == [output.shape for output in real]
+
+
+def test_the_dense_form_takes_nothing_from_the_host() -> None:
+    pairs, labels = torch.ones(3, 2, 4, device="meta"), torch.zeros(3, dtype=torch.int64, device="meta")
+    assert dense_log_negatives(pairs, labels, pairs[:0, 0], labels[:0], Kappas(1.0, 2.0)).is_meta

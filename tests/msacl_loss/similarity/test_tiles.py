@@ -38,6 +38,7 @@ def test_tiles_hold_every_pair_once(images: int, others: int, monkeypatch: pytes
     for tile in upper_tiles(views):
         assert tile.size == tile.rows.size * tile.columns.size
         assert tile.on_diagonal == (tile.rows == tile.columns)
+        assert tile.rows.span.start <= tile.columns.span.start
         count[tile.rows.span, tile.columns.span] += 1
         if not tile.on_diagonal:
             count[tile.columns.span, tile.rows.span] += 1
@@ -46,9 +47,22 @@ def test_tiles_hold_every_pair_once(images: int, others: int, monkeypatch: pytes
     assert (count[own:, own:] == 0).all()
 
 
+def test_tiles_on_the_diagonal_are_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies below the diagonal is computed in vain: the smaller they are, the less."""
+    monkeypatch.setattr(tiles, "TILE_CPU", 8)
+    rows = torch.rand(8, 2, 1)
+    labels = torch.zeros(8, dtype=torch.int64)
+    found = [
+        (tile.rows.span.start, tile.rows.size, tile.columns.size)
+        for tile in upper_tiles(sort_views(rows, labels, rows[:0, 0], labels[:0]))
+    ]
+    assert found == [(0, 4, 4), (0, 4, 4), (4, 4, 4), (0, 8, 8), (8, 4, 4), (8, 4, 4), (12, 4, 4)]
+
+
 def test_accelerators_get_larger_tiles() -> None:
-    rows = torch.empty(1500, 2, 1, device="meta")
-    labels = torch.empty(1500, dtype=torch.int64, device="meta")
+    rows = torch.empty(2049, 2, 1, device="meta")
+    labels = torch.empty(2049, dtype=torch.int64, device="meta")
     views = sort_views(rows, labels, rows[:0, 0], labels[:0])
-    assert max(tile.rows.size for tile in upper_tiles(views)) == 1500
+    sizes = {tile.columns.size for tile in upper_tiles(views) if tile.rows.size > 1024}
+    assert sizes == {1366}  # 4098 rows in three chunks: two would be of 2049
     assert Chunk(slice(2, 7), None).size == 5
