@@ -7,7 +7,7 @@ from typing import Any, get_args
 import torch
 from kornia.augmentation import MixAugmentationBaseV2
 from kornia.constants import DataKey
-from torch import Tensor
+from torch import Tensor, nn
 
 from medmix import _checks
 from medmix._containers import MedMixOutput, in_order, join_masks, plain, wrap_as
@@ -64,6 +64,9 @@ class MedMix(MixAugmentationBaseV2):
         >>> labels.sort().values
         tensor([0, 0, 1, 1, 2, 2, 3, 3])
     """
+
+    # Kornia before 0.8.3 converts what its modules take and give: a named tuple would come out as a list.
+    __call__ = nn.Module.__call__
 
     def __init__(
         self,
