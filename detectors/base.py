@@ -200,9 +200,7 @@ class AnomalyDetector(LateBuffers, ABC):
 
     def in_own_precision(self, images: Tensor) -> Tensor:
         """The images in the precision of the detector's parameters."""
-        for parameter in self.parameters():  # next() with a default would not export with torch 2.6
-            return images.to(parameter.dtype)
-        return images
+        return images.to(next(self.parameters(), images).dtype)
 
     def forget_thresholds(self) -> None:
         """Predictions hold no labels and masks until the next `set_threshold`: what was learnt has changed."""

@@ -65,8 +65,7 @@ class MedMix(MixAugmentationBaseV2):
         tensor([0, 0, 1, 1, 2, 2, 3, 3])
     """
 
-    # Kornia before 0.8.3 converts what its modules take and give: a named tuple would come out as a list.
-    __call__ = nn.Module.__call__
+    __call__ = nn.Module.__call__  # kornia's own, before its version 0.8.3, makes a list of the named tuple
 
     def __init__(
         self,
@@ -149,8 +148,7 @@ class MedMix(MixAugmentationBaseV2):
             `MedMixOutput`; with "mask" among the data keys, or `data_keys` given, one output per input, as in kornia.
 
         Raises:
-            TypeError, ValueError: If images or masks are not as described; the message tells how to mend them. Values
-                outside [0, 1] are found on the CPU only: a look at a GPU's would make the host wait.
+            TypeError, ValueError: If inputs are not as described; values outside [0, 1] are found on the CPU only.
         """
         keys = self.data_keys if data_keys is None else [DataKey.get(key) for key in data_keys]
         _checks.check_inputs(inputs, keys, params, generator, foreground)
@@ -246,8 +244,7 @@ class MedMix(MixAugmentationBaseV2):
         return wrap_as(joined, input)
 
     def __repr__(self) -> str:
-        _, *names = inspect.signature(MedMix.__init__).parameters  # all but self
-        options = {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in inspect.signature(MedMix).parameters}
         options["data_keys"] = ["mask" if key == DataKey.MASK else "input" for key in self.data_keys]
         arguments = ", ".join(f"{name}={value!r}" for name, value in options.items())
         return f"{type(self).__name__}({arguments})"
