@@ -137,3 +137,9 @@ def test_a_refused_write_says_so_and_leaves_the_old_file(fitted: PaDiM, tmp_path
         write_safely({"new": lambda: None}, tmp_path / "old.pt")
     assert torch.load(tmp_path / "old.pt") == {"old": torch.ones(1)}
     assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "old.pt"]
+
+
+def test_a_detector_without_values_is_not_saved(fitted: PaDiM, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="one on meta: save it before it is moved there"):
+        copy.deepcopy(fitted).to("meta").save(tmp_path / "padim.pt")
+    assert not (tmp_path / "padim.pt").exists()

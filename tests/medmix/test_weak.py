@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import medmix.weak
 from medmix import WeakAugmentation
-from medmix.weak import crop_grid
+from medmix.weak import crop_grid, fits_in_parts
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -102,3 +102,15 @@ def test_repr_tells_every_option() -> None:
     assert eval(repr(weak), {"WeakAugmentation": WeakAugmentation}).__dict__.keys() == weak.__dict__.keys()
     assert "size=(16, 16)" in repr(weak)
     assert "flip_p=0.25" in repr(weak)
+
+
+def test_where_images_are_augmented_a_few_at_a_time(monkeypatch) -> None:
+    x = torch.rand(2, 3, 16, 16)
+    assert fits_in_parts(x, x)
+    assert not fits_in_parts(x, x.to("meta"))
+    followed = x.clone().requires_grad_()
+    assert not fits_in_parts(x, followed)
+    with torch.no_grad():
+        assert fits_in_parts(followed)
+    monkeypatch.setattr("torch.compiler.is_compiling", lambda: True)
+    assert not fits_in_parts(x)
