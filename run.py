@@ -4,6 +4,7 @@
     python3 run.py test              # the tests, without the slow ones; with them: python3 run.py test -m ""
     python3 run.py check             # lint, types, the contract between the packages, house rules
     python3 run.py docs              # build the documentation, which executes its tutorials: docs/_build/html
+    python3 run.py mutants           # change the code in small ways: does a test notice? some 15 minutes
     python3 run.py bench             # all benchmarks, or those named: python3 run.py bench loss
 
 Further arguments go to the job: `python3 run.py quickstart --seed 1`, `python3 run.py test -k padim`.
@@ -34,6 +35,7 @@ JOBS = {
         ["-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", "docs", "docs/_build/html"],
         ["tests/house/links.py", "docs/_build/html"],
     ],
+    "mutants": [["tests/mutants/run_mutants.py"]],
     "bench": [],  # one command per benchmark
 }
 
