@@ -13,6 +13,7 @@ from torch import Tensor
 Blending = Literal["hard", "feathered", "seamless"]
 
 CYCLES = 4
+DAMPING = 0.8
 SWEEPS = 3  # with that many cycles, leaves at most 1 % of the correction, see the test
 COARSEST = 4  # side in pixels of the smallest level
 
@@ -32,7 +33,7 @@ def seamless(
 def membrane(values: Tensor, unknown: Tensor) -> Tensor:
     """Harmonic continuation of values (B, C, H, W) into the pixels where `unknown` (B, 1, H, W) is 1, by multigrid."""
     for _ in range(CYCLES):
-        values = values + _v_cycle(_residual(values, 0, unknown), unknown)
+        values = values + _v_cycle(_residual(values, None, unknown), unknown)
     return values
 
 
@@ -42,7 +43,8 @@ def _v_cycle(right: Tensor, unknown: Tensor) -> Tensor:
     A few damped Jacobi sweeps, the same with the remaining residual on a grid of half the resolution, and more sweeps.
     """
     height, width = right.shape[-2:]
-    solution = _smooth(torch.zeros_like(right), right, unknown)
+    # the first sweep from zero leaves a share of the right side, which is 0 where all is known
+    solution = _smooth(DAMPING * right, right, unknown, SWEEPS - 1)
     if min(height, width) > COARSEST:
         share = F.avg_pool2d(unknown, 2, ceil_mode=True)
         coarse_unknown = (share > 0.5).to(unknown.dtype)
@@ -50,7 +52,7 @@ def _v_cycle(right: Tensor, unknown: Tensor) -> Tensor:
         coarse_right = 4 * F.avg_pool2d(remaining, 2, ceil_mode=True)  # 4: twice the spacing
         correction = _v_cycle(coarse_right * coarse_unknown, coarse_unknown)
         fine = F.interpolate(correction, scale_factor=2, mode="bilinear")[..., :height, :width]
-        solution = _smooth(solution + fine * unknown, right, unknown)
+        solution = _smooth((fine * unknown).add_(solution), right, unknown, SWEEPS)
     return solution
 
 
@@ -58,21 +60,25 @@ def _smooth(
     solution: Tensor,
     right: Tensor,
     unknown: Tensor,
+    sweeps: int,
 ) -> Tensor:
     """Damped Jacobi sweeps."""
-    for _ in range(SWEEPS):
-        solution = solution + 0.8 * _residual(solution, right, unknown)
+    for _ in range(sweeps):
+        solution = _residual(solution, right, unknown).mul_(DAMPING).add_(solution)
     return solution
 
 
 def _residual(
     solution: Tensor,
-    right: Tensor | float,
+    right: Tensor | None,
     unknown: Tensor,
 ) -> Tensor:
     """The mean of the four neighbours minus the pixel, plus the right side, where unknown; no flow over the edge."""
     padded = F.pad(solution, (1, 1, 1, 1), mode="replicate")
     vertical = padded[..., :-2, 1:-1] + padded[..., 2:, 1:-1]
     horizontal = padded[..., 1:-1, :-2] + padded[..., 1:-1, 2:]
-    mean = (vertical + horizontal) / 4
-    return (mean - solution + right) * unknown
+    mean = vertical.add_(horizontal).div_(4)
+    remaining = mean.sub_(solution)
+    if right is not None:
+        remaining.add_(right)
+    return remaining.mul_(unknown)

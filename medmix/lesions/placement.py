@@ -7,10 +7,10 @@ slots 0..n-1, so the lesions of one draw are nested over n.
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from medmix._random import small_tensor
+from medmix.lesions.foreground import foreground_places, free_radius
 
 NUM_LAYOUTS = 16
 GAP = 2.0  # pixels between two lesions' circles: more than the sqrt(2) at which pixels touch
@@ -175,68 +175,3 @@ def free_places(
     freedom = (limits - 2 * margin).clamp(min=1)
     first = torch.minimum(margin, (limits - 1) // 2)
     return first + (uniform * freedom).floor()
-
-
-def foreground_places(
-    uniform: Tensor,
-    foreground: Tensor,
-    margin: int,
-) -> Tensor:
-    """Uniform centres in the foreground and off its border, by `margin` in half of the layouts, else by half of it.
-
-    Args:
-        uniform: (B, L, K) numbers in [0, 1).
-        foreground: (B, 1, H, W) bool.
-        margin: Pixels.
-
-    Returns:
-        Centres (B, L, K, 2).
-    """
-    first, second = uniform.chunk(2, dim=1)
-    far = sample_pixels(first, foreground, margin)
-    near = sample_pixels(second, foreground, margin // 2)
-    return torch.cat([far, near], dim=1)
-
-
-def sample_pixels(
-    uniform: Tensor,
-    foreground: Tensor,
-    margin: int,
-) -> Tensor:
-    """Uniform centres (B, L, K, 2) among the pixels `margin` from the background, or in all of the foreground."""
-    inner = erode(foreground, margin).flatten(1)  # (B, H * W)
-    allowed = torch.where(inner.any(dim=1, keepdim=True), inner, foreground.flatten(1))
-    # the n-th allowed pixel is where the running count reaches n
-    ranks = allowed.cumsum(dim=1, dtype=torch.int32)
-    chosen = (uniform.flatten(1) * ranks[:, -1:]).int() + 1  # (B, L * K)
-    index = torch.searchsorted(ranks, chosen).clamp(max=allowed.shape[1] - 1)
-    width = foreground.shape[-1]
-    places = torch.stack([index // width, index % width], dim=-1)
-    return places.view(*uniform.shape, 2).float()
-
-
-def erode(foreground: Tensor, margin: int) -> Tensor:
-    """Pixels (B, 1, H, W) whose square neighbourhood lies in the foreground, by sums over rows and columns."""
-    outside = F.pad((~foreground).int(), (margin + 1, margin, margin + 1, margin), value=1)
-    sums = outside.cumsum(dim=2, dtype=torch.int32).cumsum(dim=3, dtype=torch.int32)
-    window = 2 * margin + 1
-    columns = sums[..., window:] - sums[..., :-window]
-    return columns[..., window:, :] == columns[..., :-window, :]
-
-
-def free_radius(centres: Tensor, foreground: Tensor) -> Tensor:
-    """Distance (B, L, K) from each centre (B, L, K, 2) to the nearest background pixel, inside or just outside."""
-    outside = F.pad(~foreground[:, 0], (1, 1, 1, 1), value=True)  # (B, H + 2, W + 2)
-    height, width = outside.shape[1:]
-    # first the distance within the column, for all pixels
-    rows = torch.arange(height, device=centres.device, dtype=torch.float32)[:, None]
-    above = torch.where(outside, rows, -torch.inf).cummax(dim=1).values
-    below = torch.where(outside, rows, torch.inf).flip(1).cummin(dim=1).values.flip(1)
-    vertical = torch.minimum(rows - above, below - rows)  # (B, H + 2, W + 2)
-    # then, for each centre, the nearest over the columns
-    row, column = (centres.flatten(1, 2) + 1).unbind(dim=2)  # (B, L * K)
-    image = torch.arange(len(centres), device=centres.device)[:, None]
-    sideways = torch.arange(width, device=centres.device) - column[..., None]  # (B, L * K, W + 2)
-    squares = vertical[image, row.long()].square() + sideways.square()
-    nearest = squares.amin(dim=2).sqrt()
-    return nearest.view(centres.shape[:3])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medmix import MedMix
 from medmix.lesions import placement
+from medmix.lesions.foreground import sample_pixels
 from medmix.lesions.placement import draw_donors, sample_layout, spread_sizes
 
 Point = tuple[int, int]
@@ -234,8 +235,8 @@ def test_radius_in_the_grid(side: int, slots: int, radius: float) -> None:
 def test_first_and_last_pixel_of_a_foreground() -> None:
     foreground = torch.ones(1, 1, 3, 4, dtype=torch.bool)
     ends = torch.tensor([[[0.0, 0.9999]]])
-    assert placement.sample_pixels(ends, foreground, 0).tolist() == [[[[0.0, 0.0], [2.0, 3.0]]]]
-    assert placement.sample_pixels(ends, ~foreground, 0).tolist() == [[[[2.0, 3.0], [2.0, 3.0]]]]
+    assert sample_pixels(ends, foreground, 0).tolist() == [[[[0.0, 0.0], [2.0, 3.0]]]]
+    assert sample_pixels(ends, ~foreground, 0).tolist() == [[[[2.0, 3.0], [2.0, 3.0]]]]
 
 
 def test_margins_of_one_image_do_not_hang_on_another() -> None:
@@ -243,7 +244,7 @@ def test_margins_of_one_image_do_not_hang_on_another() -> None:
     foreground = torch.zeros(2, 1, 7, 7, dtype=torch.bool)
     foreground[0, :, 1:6, 1:6] = True
     foreground[1, :, 2] = True
-    places = placement.sample_pixels(torch.rand(2, 1, 50, generator=generator(0)), foreground, 2)
+    places = sample_pixels(torch.rand(2, 1, 50, generator=generator(0)), foreground, 2)
     assert (places[0] == 3).all()
     assert (places[1, ..., 0] == 2).all()
     assert places[1, ..., 1].unique().tolist() == list(range(7))
