@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from forked_scripts import ScriptRunner
 from kills import TRAININGS, kill, start_runner
 
-KILLS = int(os.environ.get("MSACL_KILLS", "3"))
+KILLS = int(os.environ.get("MSACL_KILLS", "2"))
 
 
 @pytest.fixture(scope="module")
