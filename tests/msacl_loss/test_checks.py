@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ META = torch.zeros(4, 4, device="meta")
 FAR = torch.tensor([0, 0, 1, 9])
 
 
-def refused(words: str, error: type[Exception] = ValueError) -> pytest.RaisesExc:
+def refused(words: str, error: type[Exception] = ValueError) -> AbstractContextManager[object]:
     """A refusal whose message begins with these words."""
     return pytest.raises(error, match="^" + re.escape(words))
 
