@@ -1,7 +1,7 @@
 """PaDiM beside anomalib's PadimModel on the same backbone, features and channels; anomalib's code runs unmodified.
 
     pip install --target /tmp/anomalib --no-deps anomalib==2.7.0
-    python benchmarks/bench_padim.py --anomalib /tmp/anomalib [--device cuda] [--skip-memory]
+    python benchmarks/bench_padim.py --anomalib /tmp/anomalib [--device cuda] [--skip-memory] [--skip-fits]
 
 Times are medians of alternated runs in one process, of its CPU time (on a GPU, wall time); only ratios mean anything on
 a shared machine. Peak memory is that of a process of its own, less what the process held before the fit. The plain
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--skip-memory", action="store_true", help="leave out the peak-memory and WideResNet50 rows")
+    parser.add_argument("--skip-fits", action="store_true", help="leave out the rows of fits, which take longest")
     parser.add_argument("--peak", nargs=2, metavar=("SUBJECT", "N"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -97,7 +98,8 @@ def print_times(side: int, args: argparse.Namespace) -> None:
     def fit_theirs(batches: list[list[Tensor]]) -> None:
         fit_anomalib(theirs, [dict(zip(LAYERS, maps, strict=True)) for maps in batches])
 
-    for count, parts in ((64, features), (200, [*features * 3, [m[:8] for m in features[0]]])):
+    counts = () if args.skip_fits else ((64, features), (200, [*features * 3, [m[:8] for m in features[0]]]))
+    for count, parts in counts:
         fits = (lambda b=parts: fit_theirs(b), lambda b=parts: fit_ours(b))
         print_row(f"fit from features, N = {count}", side, fits, 3, args)
     for batch in (1, 16):
