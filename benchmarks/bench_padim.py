@@ -98,6 +98,7 @@ def print_times(side: int, args: argparse.Namespace) -> None:
     def fit_theirs(batches: list[list[Tensor]]) -> None:
         fit_anomalib(theirs, [dict(zip(LAYERS, maps, strict=True)) for maps in batches])
 
+    fit_theirs([[m[:8] for m in features[0]]])
     counts = () if args.skip_fits else ((64, features), (200, [*features * 3, [m[:8] for m in features[0]]]))
     for count, parts in counts:
         fits = (lambda b=parts: fit_theirs(b), lambda b=parts: fit_ours(b))
