@@ -8,7 +8,7 @@
     python3 run.py bench             # all benchmarks, or those named: python3 run.py bench loss
 
 Further arguments go to the job: `python3 run.py quickstart --seed 1`, `python3 run.py test -k padim`.
-Needs Python 3.10 or newer and nothing else.
+Needs Python 3.11 or newer and nothing else.
 """
 
 import os
@@ -42,8 +42,8 @@ JOBS = {
 
 def main() -> int:
     """Set up the environment, then run the job named on the command line."""
-    if sys.version_info < (3, 10):  # noqa: UP036 - this is the message that an old Python should give
-        sys.exit(f"msacl needs Python 3.10 or newer, but this is {sys.version.split()[0]}: run it with a newer python3")
+    if sys.version_info < (3, 11):  # noqa: UP036 - this is the message that an old Python should give
+        sys.exit(f"msacl needs Python 3.11 or newer, but this is {sys.version.split()[0]}: run it with a newer python3")
     if len(sys.argv) < 2 or sys.argv[1] not in JOBS:
         sys.exit(f"expected one of {', '.join(JOBS)}; got {' '.join(sys.argv[1:]) or 'nothing'}\n\n{__doc__}")
     job = sys.argv[1]

@@ -14,14 +14,13 @@ the state and compared on loading, and `detectors.load(file)` passes them to `__
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from detectors.checkpoint import read_state, state_of_model, write_safely
 from detectors.description import Metadata, Options, check_metadata, check_options, decode_options, encode_options

@@ -7,7 +7,7 @@ from typing import Any, get_args
 import torch
 from kornia.augmentation import MixAugmentationBaseV2
 from kornia.constants import DataKey
-from torch import Tensor, nn
+from torch import Tensor
 
 from medmix import _checks
 from medmix._containers import MedMixOutput, in_order, join_masks, plain, wrap_as
@@ -64,8 +64,6 @@ class MedMix(MixAugmentationBaseV2):
         >>> labels.sort().values
         tensor([0, 0, 1, 1, 2, 2, 3, 3])
     """
-
-    __call__ = nn.Module.__call__  # kornia's own, before its version 0.8.3, makes a list of the named tuple
 
     def __init__(
         self,

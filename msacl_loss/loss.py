@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
-from typing_extensions import Self
 
 from msacl_loss.centres import estimate_centres
 from msacl_loss.checks import (

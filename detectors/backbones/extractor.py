@@ -3,11 +3,10 @@
 import copy
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from detectors.backbones.maps import as_maps, tokens_of
 from detectors.backbones.memory_format import prefer_channels_last

@@ -3,13 +3,12 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
-from typing_extensions import Self
 
 from detectors.folders.listing import describe_skipped, examine_folder
 from detectors.folders.pixels import read_pixels

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from detectors.description import Options
 from detectors.igd.backbone import PooledFeatures, feature_width

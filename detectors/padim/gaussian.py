@@ -8,11 +8,11 @@ tree order (see `tree.py`), which makes every grouping a free view and every ste
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.distributed
 from torch import Tensor
-from typing_extensions import Self
 
 from detectors.late_buffers import LateBuffers
 from detectors.padim.moments import add_products, centre_on_mean

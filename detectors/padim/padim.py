@@ -3,11 +3,10 @@
 import copy
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from detectors.backbones.extractor import FeatureExtractor, Normalisation
 from detectors.base import AnomalyDetector

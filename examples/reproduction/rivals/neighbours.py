@@ -6,12 +6,11 @@ patch, as PatchCore (Roth et al. 2022, arXiv 2106.08265) without its coreset: a 
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from detectors import AnomalyDetector, FeatureExtractor
 

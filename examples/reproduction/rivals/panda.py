@@ -11,11 +11,10 @@ Published: ResNet152 whose first blocks stay frozen, in evaluation mode, SGD wit
 
 import copy
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from detectors import AnomalyDetector
 from rivals.neighbours import Neighbours

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 from itertools import chain
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from detectors import AnomalyDetector
 from detectors.igd.networks import Critic
