@@ -184,7 +184,7 @@ class AnomalyDetector(LateBuffers, ABC):
     @property
     def device(self) -> torch.device:
         """Where the detector's tensors live."""
-        tensors = [*self.parameters(), *self.buffers()]  # torch 2.6 exports no next() with a default
+        tensors = [*self.parameters(), *self.buffers()]
         return tensors[0].device if tensors else torch.device("cpu")
 
     def batches(self, loader: Iterable[Any], shape: Shape | None = None) -> Iterator[Tensor]:
