@@ -184,8 +184,8 @@ class AnomalyDetector(LateBuffers, ABC):
     @property
     def device(self) -> torch.device:
         """Where the detector's tensors live."""
-        tensors = [*self.parameters(), *self.buffers()]
-        return tensors[0].device if tensors else torch.device("cpu")
+        tensor = next(self.parameters(), next(self.buffers(), None))
+        return torch.device("cpu") if tensor is None else tensor.device
 
     def batches(self, loader: Iterable[Any], shape: Shape | None = None) -> Iterator[Tensor]:
         """Yield each batch's images, checked for being finite and of one size, on the detector's device."""
@@ -199,7 +199,7 @@ class AnomalyDetector(LateBuffers, ABC):
 
     def in_own_precision(self, images: Tensor) -> Tensor:
         """The images in the precision of the detector's parameters."""
-        return images.to([*self.parameters(), images][0].dtype)
+        return images.to(next(self.parameters(), images).dtype)
 
     def forget_thresholds(self) -> None:
         """Predictions hold no labels and masks until the next `set_threshold`: what was learnt has changed."""
