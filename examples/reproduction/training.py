@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from data import Batches
 from networks.encoders import Architecture, Encoder, Init, calibrated, is_late, make_backbone
-from networks.folding import folded_twin
+from networks.fast_convolutions import fast_twin, folded_twin
 from networks.joined_batch_norm import join_batch_norm
 from rows import Recipe, adapts
 from step import TrainingStep, own_rows
@@ -60,7 +60,8 @@ class Pretraining:
         self.backbone = calibrated(start, images).to(memory_format=torch.channels_last)
         self.adapts = adapts(recipe, images, setting.init)
         _freeze_early(self.backbone, not self.adapts)
-        encoder = Encoder(self.backbone if self.adapts else folded_twin(self.backbone))
+        twin = fast_twin if self.adapts else folded_twin
+        encoder = Encoder(twin(self.backbone))
         step = TrainingStep(encoder, recipe, images.shape[-1], changes_colours=self.adapts, amp=setting.amp)
         self.step = self.model = step.to(setting.device)
         if dist.is_initialized():

