@@ -1,10 +1,10 @@
-"""The paper's Table 1 and Fig. 6 right with our figures, as markdown: a line per method, two columns per data set."""
+"""The paper's Tables 1 and 3 and Fig. 6 with our figures, as markdown: a line per method, two columns per data set."""
 
 from typing import NamedTuple
 
 import numpy as np
 from bootstrap import interval, mean_auroc, resampled_weights
-from results import Line
+from results import Line, without
 
 OWN = "own"  # the detector of a row that brings its score
 
@@ -49,6 +49,16 @@ FIGURE_6 = (
     Method("CCD", "ccd", "padim"),
     Method("MSACL", "msacl", "padim"),
 )
+ABLATIONS = (
+    Method("CCD", "ccd", "padim"),
+    Method("CCD with MedMix", "ccd+medmix", "padim"),
+    Method("MSACL without kappa", "msacl-no-kappa", "padim"),
+    Method("MSACL", "msacl", "padim"),
+    Method("MSACL, rotation for MedMix", "msacl-rotation", "padim"),
+    Method("MSACL, permutation for MedMix", "msacl-permutation", "padim"),
+    Method("MSACL, CutMix for MedMix", "msacl-cutmix", "padim"),
+    Method("MSACL, noise for MedMix", "msacl-noise", "padim"),
+)
 
 Runs = dict[str, np.ndarray]  # scores (M,) by seed
 
@@ -64,7 +74,8 @@ class SetOfRuns:
         for line in scores:
             if " of " in line["epochs"] or line["rule"] == "top tenth":
                 continue
-            key = (line["row"], line["detector"], _shown_settings(line["settings"]))
+            # IGD's settings and a row's own learning rate are part of the method.
+            key = (line["row"], line["detector"], without(line["settings"], "igd_", "rates="))
             run = (line["epochs"], line["settings"])
             if latest.setdefault(key, run) != run:  # trained differently: the last one in the file counts
                 latest[key] = run
@@ -82,22 +93,23 @@ class SetOfRuns:
         value, low, high = interval(self.aurocs[key])
         own = f"{value:.3f} [{low:.3f}, {high:.3f}], {len(self.runs[key])}"
         reference = ("msacl", "igd" if method.detector == "igd" else "padim", settings)
-        if reference not in self.aurocs:
-            reference = (*reference[:2], "")  # a row without training has no settings
-        if method.row == "msacl" or reference not in self.aurocs:
+        if key == reference or reference not in self.aurocs:
+            reference = (*reference[:2], "")  # other settings of MSACL, or a row without training
+        if key == reference or reference not in self.aurocs:
             return own, "-"
         value, low, high = interval(self.aurocs[reference] - self.aurocs[key])
         return own, f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def print_paper_tables(scores: list[Line], images: list[Line]) -> None:
-    """Print Table 1 and Fig. 6 right for all data sets."""
+    """Print the tables for all data sets."""
     sets = {}
     for name, size in dict.fromkeys((line["data"], line["size"]) for line in scores):
         own_scores = [line for line in scores if (line["data"], line["size"]) == (name, size)]
         own_images = [line for line in images if line["data"] == name]
         sets[f"{name}, {size} px"] = SetOfRuns(own_scores, own_images)
-    for title, methods in (("Table 1", TABLE_1), ("Fig. 6 right", FIGURE_6)):
+    titles = {"Table 1": TABLE_1, "Fig. 6 right": FIGURE_6, "Table 3 and Fig. 6 left": ABLATIONS}
+    for title, methods in titles.items():
         print(f"\n### The paper's {title}\n")
         print("Image AUROC: mean over seeds, 95 % interval over patients, number of seeds.")
         print("MSACL minus it: MSACL under PaDiM, beside IGD under IGD; intervals are paired.\n")
@@ -105,21 +117,18 @@ def print_paper_tables(scores: list[Line], images: list[Line]) -> None:
         _print_row(header)
         _print_row(["---"] * len(header))
         for method in methods:
-            _print_method(method, list(sets.values()))
+            _print_method(method, list(sets.values()), with_settings=methods is ABLATIONS)
 
 
-def _print_method(method: Method, sets: list[SetOfRuns]) -> None:
-    """Print a line for each of the settings that a method ran with."""
+def _print_method(method: Method, sets: list[SetOfRuns], with_settings: bool) -> None:
+    """Print a line for each of the settings that a method ran with, or for its defaults alone where it has them."""
     keys = [key for one in sets for key in one.runs if key[:2] == (method.row, method.detector)]
-    for _, _, settings in dict.fromkeys(keys):
+    settings_of_runs = list(dict.fromkeys(settings for _, _, settings in keys))
+    if "" in settings_of_runs and not with_settings:
+        settings_of_runs = [""]
+    for settings in settings_of_runs:
         cells = [cell for one in sets for cell in one.cells(method, settings)]
         _print_row([f"{method.label} ({settings})" if settings else method.label, *cells])
-
-
-def _shown_settings(settings: str) -> str:
-    """What the command line changed; IGD's settings and a row's own learning rate are part of the method."""
-    parts = [part for part in settings.split() if not part.startswith(("igd_", "rate="))]
-    return " ".join(parts)
 
 
 def _print_row(cells: list[str]) -> None:

@@ -79,3 +79,8 @@ def key_of(line: Mapping[str, object]) -> tuple[str, ...]:
 
 def _text(value: object) -> object:
     return f"{value:.4f}" if isinstance(value, float) else value
+
+
+def without(settings: str, *starts: str) -> str:
+    """Settings of a run without those that begin so."""
+    return " ".join(part for part in settings.split() if not part.startswith(starts))

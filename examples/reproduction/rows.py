@@ -63,8 +63,9 @@ class Recipe:
     """Learning rate of the projection."""
     heads_lr: float = 0.03
     """Learning rate of the loss's heads f_beta and f_gamma."""
-    rate: float = 1.0
-    """Factor on these learning rates: a row's own, as `search.py` finds it."""
+    rates: tuple[float, float] = (1.0, 1.0)
+    """Factors on these learning rates where all layers are trained, and where the late ones are: a row's own, as
+    `search.py` finds them."""
     epochs: int | None = None
     """Passes over the healthy images; None makes about 200 steps of them."""
     batch_size: int = 16
@@ -108,8 +109,8 @@ def recipe_for(row: str, base: Recipe, num_images: int, steps: int = STEPS) -> R
         raise ValueError(f"expected a row of {', '.join([*START_ROWS, *ROWS])}, got {row!r}")
     if base.batch_size < 1 or (base.epochs is not None and base.epochs < 1):
         raise ValueError("expected --epochs and --batch-size of at least 1")
-    if not base.rate > 0:
-        raise ValueError(f"expected --rate above 0, got {base.rate}")
+    if not min(base.rates) > 0:
+        raise ValueError(f"expected --rates above 0, got {base.rates[0]} and {base.rates[1]}")
     recipe = replace(ROWS[row], **changes(base))
     if recipe.epochs is not None:
         return recipe

@@ -177,8 +177,8 @@ class Comparison:
             recipe = recipe_for(row, self.options.recipe, self.num_images)
             epochs = epochs or str(recipe.epochs)
             settings |= changes(self.options.recipe)
-            if recipe.rate != 1:
-                settings["rate"] = recipe.rate
+            if recipe.rates != (1, 1):
+                settings["rates"] = recipe.rates
         if detector == "igd":
             settings |= vars(self.options.igd)
         text = " ".join(f"{k}={v}".replace(" ", "") for k, v in settings.items() if k not in EPOCHS)

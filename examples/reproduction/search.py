@@ -5,7 +5,8 @@
 
 Each row is trained for a few steps with each factor on the recipe's rates, and PaDiM on it is judged as `choose.py`
 does: held-out healthy images without and with pasted lesions of another set. One CSV line per training; those that have
-a line are skipped. The factor with the best mean image AUROC over the sets becomes the row's `rate` in `rows.py`.
+a line are skipped. The factor with the best image AUROC on a set becomes the row's in `rows.py`: for all layers on a
+grey set, for the late ones on a set with colours.
 """
 
 import sys
@@ -79,7 +80,7 @@ def train_and_judge(data: Dataset, row: str, factor: float, options: Options) ->
         backbone = calibrated(make_backbone(setting.architecture, setting.init), data.train)
     else:
         recipe = recipe_for(row, Recipe(), len(data.train), options.steps)
-        scaled = replace(recipe, rate=factor)
+        scaled = replace(recipe, rates=(factor, factor))
         epochs = recipe.epochs
         backbone = pretrain(data.train, scaled, setting, on_epoch=lambda _, statistics: last.update(statistics))
     seconds = time.perf_counter() - began
@@ -88,11 +89,11 @@ def train_and_judge(data: Dataset, row: str, factor: float, options: Options) ->
 
 
 def print_table(file: Path) -> None:
-    """Print image AUROC (of the maximum; of the top tenth) by row, set and factor, and the best factor of each row."""
+    """Print image AUROC (of the maximum; of the top tenth) by row, set and factor, and the best factors."""
     lines = read_csv(file)
     sets = list(dict.fromkeys(line["data"] for line in lines))
     factors = sorted({float(line["factor"]) for line in lines} - {0.0})
-    header = ["row", *(f"{name}, x {factor:g}" for name in sets for factor in factors), "best factor"]
+    header = ["row", *(f"{name}, {column}" for name in sets for column in (*(f"x {f:g}" for f in factors), "best"))]
     print("| " + " | ".join(header) + " |")
     print("|" + " --- |" * len(header))
     for row in dict.fromkeys(line["row"] for line in lines):
@@ -101,12 +102,12 @@ def print_table(file: Path) -> None:
         for name in sets:
             of_set = [line for line in own if line["data"] == name]
             cells += [_cell([x for x in of_set if float(x["factor"]) in (0.0, factor)]) for factor in factors]
-        best = "-" if row == START else f"{best_factor(own):g}"
-        print("| " + " | ".join([row, *cells, best]) + " |")
+            cells.append("-" if row == START or not of_set else f"{best_factor(of_set):g}")
+        print("| " + " | ".join([row, *cells]) + " |")
 
 
 def best_factor(lines: list[dict[str, str]]) -> float:
-    """The factor with the best mean image AUROC of a row's lines, among those that were tried on the most sets."""
+    """The factor with the best mean image AUROC of a row's lines on a set, among those tried with the most seeds."""
     by_factor: dict[float, list[float]] = {}
     for line in lines:
         by_factor.setdefault(float(line["factor"]), []).append(float(line["image_auroc"]))

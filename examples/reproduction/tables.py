@@ -6,7 +6,7 @@ from statistics import mean, stdev
 import numpy as np
 from bootstrap import paired_difference
 from paper_tables import print_paper_tables
-from results import METRICS, Line, images_file, read_csv, scores_file
+from results import METRICS, Line, images_file, read_csv, scores_file, without
 
 SHOWN = {
     "image_auroc": "image AUROC",
@@ -57,6 +57,7 @@ def print_differences(scores: list[Line], images: list[Line]) -> None:
     runs: dict[tuple[str, ...], Runs] = {}
     for line in scores:
         run = tuple(line[name] for name in (*RUN, "rule"))
+        run = (*run[:2], without(run[2], "rates="), *run[3:])  # its learning rate is a row's own
         runs.setdefault(run, {})[line["seed"]] = np.array(line["scores"].split(), dtype=float)
     printed = False
     for run, own in runs.items():

@@ -74,10 +74,11 @@ class Pretraining:
         recipe = self.recipe
         trained = [p for p in self.backbone.parameters() if p.requires_grad]
         backbone_lr = recipe.adapt_lr if self.adapts else recipe.keep_lr
+        rate = recipe.rates[0] if self.adapts else recipe.rates[1]
         return [
-            {"params": trained, "lr": recipe.rate * backbone_lr},
-            {"params": list(self.step.encoder.projection.parameters()), "lr": recipe.rate * recipe.projection_lr},
-            {"params": list(self.step.criterion.parameters()), "lr": recipe.rate * recipe.heads_lr},
+            {"params": trained, "lr": rate * backbone_lr},
+            {"params": list(self.step.encoder.projection.parameters()), "lr": rate * recipe.projection_lr},
+            {"params": list(self.step.criterion.parameters()), "lr": rate * recipe.heads_lr},
         ]
 
     def set_centres(self) -> None:

@@ -83,12 +83,12 @@ def test_rates_are_searched_once_and_the_best_is_named(tmp_path: Path, capsys: p
     capsys.readouterr()
     search.main(command)
     assert read_csv(file) == lines
-    assert "| row | a, x 0.3 | a, x 3 | best factor |" in capsys.readouterr().out
+    assert "| row | a, x 0.3 | a, x 3 | a, best |" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="--data and --donors"):
         search.main([])
 
 
-def test_best_factor_is_the_mean_over_sets() -> None:
-    figures = {("a", 0.3): 0.6, ("b", 0.3): 0.9, ("a", 1.0): 0.7, ("b", 1.0): 0.7, ("a", 3.0): 0.99}
-    lines = [{"data": d, "factor": str(f), "image_auroc": str(value)} for (d, f), value in figures.items()]
+def test_best_factor_is_the_mean_over_seeds() -> None:
+    figures = {("0", 0.3): 0.6, ("1", 0.3): 0.9, ("0", 1.0): 0.7, ("1", 1.0): 0.7, ("0", 3.0): 0.99}
+    lines = [{"seed": s, "factor": str(f), "image_auroc": str(value)} for (s, f), value in figures.items()]
     assert search.best_factor(lines) == 0.3

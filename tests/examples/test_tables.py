@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from bootstrap import RESAMPLES, paired_difference
-from paper_tables import FIGURE_6, TABLE_1, print_paper_tables
+from paper_tables import ABLATIONS, FIGURE_6, TABLE_1, print_paper_tables
 from rivals.own_rows import OWN_ROWS
 from rows import ROWS, START_ROWS
 from sklearn.metrics import roc_auc_score
@@ -40,7 +40,7 @@ def test_summary() -> None:
 
 
 def test_tables_name_every_rival_and_only_rows_that_exist() -> None:
-    methods = [*TABLE_1, *FIGURE_6]
+    methods = [*TABLE_1, *FIGURE_6, *ABLATIONS]
     assert {method.row for method in methods} <= {*START_ROWS, *ROWS, *OWN_ROWS}
     assert set(OWN_ROWS) | {"simclr", "rotnet", "csi", "droc", "ccd", "msacl"} <= {method.row for method in methods}
 
@@ -56,16 +56,22 @@ def test_papers_tables_average_seeds_and_pair_images(capsys: pytest.CaptureFixtu
         ("msacl", "4", "", "padim", "1", "maximum", right),
         ("dae", "9", "", "own", "0", "score", right),
         ("dae", "9", "", "own", "1", "score", wrong),
-        ("simclr", "4", "rate=3.0", "padim", "0", "maximum", wrong),
+        ("simclr", "4", "rates=(3.0,1.0)", "padim", "0", "maximum", wrong),
+        ("msacl", "4", "lesion_max=0.3", "padim", "0", "maximum", wrong),
+        ("ccd+medmix", "4", "", "padim", "0", "maximum", wrong),
         ("msacl", "4", "igd_epochs=1", "igd", "0", "score", wrong),
         ("ccd", "4", "igd_epochs=1", "igd", "0", "score", right),
     ]
     names = ("row", "epochs", "settings", "detector", "seed", "rule", "scores")
     scores = [{"data": "a", "size": "64"} | dict(zip(names, run, strict=True)) for run in runs]
     print_paper_tables(scores, images)
-    table, figure = capsys.readouterr().out.split("Fig. 6 right")
+    table, rest = capsys.readouterr().out.split("Fig. 6 right")
+    figure, ablations = rest.split("Table 3 and Fig. 6 left")
     assert "| method | a, 64 px | MSACL minus it |" in table
     assert "| DAE | 0.500 [0.500, 0.500], 2 | +0.500 [+0.500, +0.500] |" in table
     assert "| CCD - IGD | 1.000 [1.000, 1.000], 1 | -1.000 [-1.000, -1.000] |" in table
     assert "| MSACL - PaDiM | 1.000 [1.000, 1.000], 2 | - |" in table
     assert "| SimCLR | 0.000 [0.000, 0.000], 1 | +1.000 [+1.000, +1.000] |" in figure
+    assert "| CCD with MedMix | 0.000 [0.000, 0.000], 1 | +1.000 [+1.000, +1.000] |" in ablations
+    assert "| MSACL (lesion_max=0.3) | 0.000 [0.000, 0.000], 1 | +1.000 [+1.000, +1.000] |" in ablations
+    assert "lesion_max" not in table + figure
