@@ -77,7 +77,7 @@ _ROTATION = replace(_CCD, strong="rotation")
 
 ROWS: dict[str, Recipe] = {
     "msacl": Recipe(),
-    "ccd": _CCD,  # Table 3, first row
+    "ccd": replace(_CCD, rates=(0.3, 0.3)),  # Table 3, first row
     "ccd+medmix": replace(_CCD, strong="medmix"),
     "msacl-no-kappa": Recipe(alpha=1.0),  # MedMix and the MSACL loss without equation (7)
     "msacl-rotation": Recipe(strong="rotation"),  # Fig. 6, left
@@ -85,10 +85,10 @@ ROWS: dict[str, Recipe] = {
     "msacl-cutmix": Recipe(strong="cutmix"),
     "msacl-noise": Recipe(strong="noise"),
     # Fig. 6, right
-    "simclr": replace(_CCD, num_classes=1, weights=(0.0, 1.0, 0.0, 0.0), batch_size=64),
-    "rotnet": replace(_ROTATION, weights=(0.0, 0.0, 1.0, 0.0)),
+    "simclr": replace(_CCD, num_classes=1, weights=(0.0, 1.0, 0.0, 0.0), batch_size=64, rates=(0.3, 0.3)),
+    "rotnet": replace(_ROTATION, weights=(0.0, 0.0, 1.0, 0.0), rates=(1.0, 0.3)),
     "csi": _ROTATION,
-    "droc": replace(_ROTATION, weights=(0.0, 1.0, 0.0, 0.0)),
+    "droc": replace(_ROTATION, weights=(0.0, 1.0, 0.0, 0.0), rates=(1.0, 0.3)),
 }
 START_ROWS = ("start", "start-calibrated")  # no training; the second one ends with the calibration of all others
 

@@ -5,8 +5,8 @@
 
 Each row is trained for a few steps with each factor on the recipe's rates, and PaDiM on it is judged as `choose.py`
 does: held-out healthy images without and with pasted lesions of another set. One CSV line per training; those that have
-a line are skipped. The factor with the best image AUROC on a set becomes the row's in `rows.py`: for all layers on a
-grey set, for the late ones on a set with colours.
+a line are skipped. The factor with the best image AUROC on a set becomes the row's in `rows.py`, unless 1 is as good
+to .005: for all layers on a grey set, for the late ones on a set with colours.
 """
 
 import sys
@@ -30,6 +30,7 @@ METRICS = ("image_auroc", "image_auroc_top", "pixel_auroc")
 KEY = ("data", "row", "factor", "seed")
 COLUMNS = (*KEY, "epochs", *METRICS, "accuracy", "seconds")
 START = "start-calibrated"
+RESOLUTION = 0.005  # image AUROC; the judge tells settings apart by hundredths
 
 
 @dataclass
@@ -107,13 +108,18 @@ def print_table(file: Path) -> None:
 
 
 def best_factor(lines: list[dict[str, str]]) -> float:
-    """The factor with the best mean image AUROC of a row's lines on a set, among those tried with the most seeds."""
+    """The factor with the best mean image AUROC of a row's lines on a set, among those tried with the most seeds.
+
+    1, the recipe's own rate, where it is as good.
+    """
     by_factor: dict[float, list[float]] = {}
     for line in lines:
         by_factor.setdefault(float(line["factor"]), []).append(float(line["image_auroc"]))
     most = max(len(values) for values in by_factor.values())
     means = {factor: mean(values) for factor, values in by_factor.items() if len(values) == most}
-    return max(means, key=lambda factor: means[factor])
+    best = max(means, key=lambda factor: means[factor])
+    usual = means.get(1.0)
+    return 1.0 if usual is not None and means[best] - usual < RESOLUTION else best
 
 
 def _cell(lines: list[dict[str, str]]) -> str:

@@ -92,3 +92,9 @@ def test_best_factor_is_the_mean_over_seeds() -> None:
     figures = {("0", 0.3): 0.6, ("1", 0.3): 0.9, ("0", 1.0): 0.7, ("1", 1.0): 0.7, ("0", 3.0): 0.99}
     lines = [{"seed": s, "factor": str(f), "image_auroc": str(value)} for (s, f), value in figures.items()]
     assert search.best_factor(lines) == 0.3
+
+
+@pytest.mark.parametrize(("auroc", "best"), [("0.704", 1.0), ("0.706", 3.0)])
+def test_usual_rate_stays_where_another_is_hardly_better(auroc: str, best: float) -> None:
+    lines = [{"seed": "0", "factor": f, "image_auroc": value} for f, value in (("1.0", "0.7"), ("3.0", auroc))]
+    assert search.best_factor(lines) == best
