@@ -1,4 +1,4 @@
-"""Judge a recipe without a test image: lesions of a third kind in held-out healthy images, and what was forgotten.
+"""Judge a recipe without a test image of its set: by lesions of a third kind in held-out healthy images.
 
     python examples/reproduction/choose.py --data mri_lgg_flair --donors kvasir_seg_patch --row msacl --adapt-lr 0.03
 

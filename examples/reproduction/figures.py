@@ -20,7 +20,7 @@ import tyro
 from data import Batches, Dataset, read_folder
 from detecting import IGDSetting, fit_detector
 from networks.encoders import calibrated, load_backbone, make_backbone
-from results import Line, read_csv
+from results import Line, read_csv, settings_of
 from sklearn.manifold import TSNE
 from torch import Tensor, nn
 from training import Setting
@@ -94,7 +94,7 @@ def draw_features(data: Dataset, backbones: dict[str, nn.Module], file: Path) ->
 
 def draw_curve(lines: list[Line], name: str, file: Path) -> None:
     """Draw AUROC (PaDiM, maximum) and class accuracy against epochs, mean over seeds."""
-    own = [line for line in lines if (line["data"], line["detector"]) == (name, "padim")]
+    own = [line for line in lines if (line["data"], line["detector"], settings_of(line)) == (name, "padim", "")]
     started = [float(line["image_auroc"]) for line in own if line["row"] == "start-calibrated"]
     if not started:
         raise ValueError(f"expected lines of {name} with PaDiM in the CSV, found none for the calibrated start")

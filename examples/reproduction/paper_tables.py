@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from bootstrap import interval, mean_auroc, resampled_weights
-from results import Line, without
+from results import Line, settings_of
 
 OWN = "own"  # the detector of a row that brings its score
 
@@ -74,9 +74,10 @@ class SetOfRuns:
         for line in scores:
             if " of " in line["epochs"] or line["rule"] == "top tenth":
                 continue
-            # IGD's settings and a row's own learning rate are part of the method.
-            key = (line["row"], line["detector"], without(line["settings"], "igd_", "rates="))
-            run = (line["epochs"], line["settings"])
+            settings = settings_of(line)
+            parts = [part for part in settings.split() if not part.startswith("igd_")]  # they are part of the method
+            key = (line["row"], line["detector"], " ".join(parts))
+            run = (line["epochs"], settings)
             if latest.setdefault(key, run) != run:  # trained differently: the last one in the file counts
                 latest[key] = run
                 self.runs[key] = {}
@@ -108,7 +109,7 @@ def print_paper_tables(scores: list[Line], images: list[Line]) -> None:
         own_scores = [line for line in scores if (line["data"], line["size"]) == (name, size)]
         own_images = [line for line in images if line["data"] == name]
         sets[f"{name}, {size} px"] = SetOfRuns(own_scores, own_images)
-    titles = {"Table 1": TABLE_1, "Fig. 6 right": FIGURE_6, "Table 3 and Fig. 6 left": ABLATIONS}
+    titles = {"Table 1": TABLE_1, "Fig. 6 right": FIGURE_6, "Table 3 and Fig. 6 left (there under IGD)": ABLATIONS}
     for title, methods in titles.items():
         print(f"\n### The paper's {title}\n")
         print("Image AUROC: mean over seeds, 95 % interval over patients, number of seeds.")

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from data import Dataset
 from detecting import Judgement
+from rows import ROWS
 
 METRICS = ("image_auroc", "image_auroc_top", "pixel_auroc", "aupro", "dice")
 # What tells a run from every other one.
 KEY = ("data", "size", "start", "row", "epochs", "settings", "detector", "seed")
 COLUMNS = (*KEY, *METRICS, "accuracy", "seconds", "device")
 SCORE_COLUMNS = (*KEY, "rule", "scores")
+USUAL_START = "efficientnet_lite0 imagenet"
 IMAGE_COLUMNS = ("data", "file", "label", "group")
 
 Line = dict[str, str]
@@ -81,6 +83,11 @@ def _text(value: object) -> object:
     return f"{value:.4f}" if isinstance(value, float) else value
 
 
-def without(settings: str, *starts: str) -> str:
-    """Settings of a run without those that begin so."""
-    return " ".join(part for part in settings.split() if not part.startswith(starts))
+def settings_of(line: Line) -> str:
+    """A run's settings as tables show them: without learning rates that are the row's own, with an unusual start."""
+    row = line["row"]
+    own_rates = f"rates={ROWS[row].rates}".replace(" ", "") if row in ROWS else None
+    parts = [part for part in line["settings"].split() if part != own_rates]
+    if line["start"] not in ("", USUAL_START):
+        parts.append("start=" + line["start"].replace(" ", "-"))
+    return " ".join(parts)

@@ -12,7 +12,8 @@ droc (Sohn et al. 2021, 2011.02578): NT-Xent over rotated copies without the cla
     from scratch, 2,048 epochs, SGD .01, weight decay 3e-4; a KDE and a linear OC-SVM on pooled features, here the
     detectors "kde" and "ocsvm".
 
-Changed in all: images of 64 px, a start from ImageNet, learning rates, number of steps and weak views of MSACL, tau .2.
+Changed in all: images of 64 px, a start from ImageNet, number of steps and weak views of MSACL, tau .2, and MSACL's
+learning rates times a factor that `search.py` finds for each.
 """
 
 from dataclasses import dataclass, replace

@@ -119,22 +119,18 @@ class Comparison:
         recipe = recipe_for(row, self.options.recipe, self.num_images)
         file = self.file("encoders", name, row, setting, ".pt")
         if file.is_file():
-            accuracy = torch.load(file.with_suffix(".accuracy"), weights_only=True)
-            return load_backbone(file).to(setting.device), accuracy
-        last: dict[str, float] = {}
+            return load_backbone(file).to(setting.device), _accuracy_beside(file)
 
         def on_epoch(run: Pretraining, row_of_epoch: dict[str, float]) -> None:
-            last.update(row_of_epoch)
+            torch.save(row_of_epoch["accuracy"], file.with_suffix(".accuracy"))
             if run.epoch in self.options.evaluate_at and run.epoch < recipe.epochs:
                 self.judge_midway(name, data, row, setting, run, row_of_epoch["accuracy"])
 
         checkpoint = file.with_suffix(".checkpoint")
         backbone = pretrain(data.train, recipe, setting, checkpoint, checkpoint.is_file(), on_epoch)
-        accuracy = last.get("accuracy", "")
-        torch.save(accuracy, file.with_suffix(".accuracy"))
         save_backbone(backbone, setting.architecture, file)
         checkpoint.unlink()
-        return backbone, accuracy
+        return backbone, _accuracy_beside(file)
 
     def judge_midway(
         self, name: str, data: Dataset, row: str, setting: Setting, run: Pretraining, accuracy: float
@@ -197,6 +193,12 @@ class Comparison:
             if key not in self.done:
                 auroc = float(roc_auc_score(data.labels, values))
                 append_csv(self.results, COLUMNS, [dict(zip(KEY, key, strict=True)) | {"image_auroc": auroc}])
+
+
+def _accuracy_beside(encoder: Path) -> float | str:
+    """Accuracy of term (8) in an encoder's last epoch, which has a file of its own; "" without one."""
+    file = encoder.with_suffix(".accuracy")
+    return torch.load(file, weights_only=True) if file.is_file() else ""
 
 
 def _device_name(device: str) -> str:

@@ -1,12 +1,12 @@
-"""Search each row's learning rate on one budget and without a test image.
+"""Search each row's learning rate on one budget and without a test image of the set.
 
     python examples/reproduction/search.py --data mri_lgg_flair --donors kvasir_seg_patch --out rates.csv
     python examples/reproduction/search.py --table rates.csv
 
 Each row is trained for a few steps with each factor on the recipe's rates, and PaDiM on it is judged as `choose.py`
-does: held-out healthy images without and with pasted lesions of another set. One CSV line per training; those that have
-a line are skipped. The factor with the best image AUROC on a set becomes the row's in `rows.py`, unless 1 is as good
-to .005: for all layers on a grey set, for the late ones on a set with colours.
+does: held-out healthy images without and with pasted lesions, cut from the test images of another set. One CSV line per
+training; those that have a line are skipped. The factor with the best image AUROC on a set becomes the row's in
+`rows.py`, unless 1 is as good to .005: for all layers on a grey set, for the late ones on a set with colours.
 """
 
 import sys
@@ -27,7 +27,7 @@ from training import Setting, pretrain
 
 Flat = tyro.conf.OmitArgPrefixes
 METRICS = ("image_auroc", "image_auroc_top", "pixel_auroc")
-KEY = ("data", "row", "factor", "seed")
+KEY = ("data", "donors", "size", "start", "row", "factor", "steps", "seed")
 COLUMNS = (*KEY, "epochs", *METRICS, "accuracy", "seconds")
 START = "start-calibrated"
 RESOLUTION = 0.005  # image AUROC; the judge tells settings apart by hundredths
@@ -61,11 +61,13 @@ def search(options: Options) -> None:
     if options.data is None or options.donors is None:
         raise ValueError("expected --data and --donors, two data sets; or --table, a CSV file of an earlier search")
     data = judging_set(options.data, options.donors, options.size)
-    name = options.data.resolve().name
+    setting = options.setting
+    names = (options.data.resolve().name, options.donors.resolve().name)
+    start = f"{setting.architecture} {setting.init}"
     done = {tuple(line[column] for column in KEY) for line in read_csv(options.out)}
     runs = [(START, 0.0), *((row, factor) for row in options.rows for factor in options.factors)]
     for row, factor in runs:
-        key = (name, row, f"{factor:.4f}", str(options.setting.seed))
+        key = (*names, str(options.size), start, row, f"{factor:.4f}", str(options.steps), str(setting.seed))
         if key not in done:
             figures = train_and_judge(data, row, factor, options)
             append_csv(options.out, COLUMNS, [dict(zip(KEY, key, strict=True)) | figures])

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 import numpy as np
 from bootstrap import paired_difference
 from paper_tables import print_paper_tables
-from results import METRICS, Line, images_file, read_csv, scores_file, without
+from results import METRICS, Line, images_file, read_csv, scores_file, settings_of
 
 SHOWN = {
     "image_auroc": "image AUROC",
@@ -15,7 +15,6 @@ SHOWN = {
     "aupro": "AUPRO",
     "dice": "Dice",
 }
-RUN = ("row", "epochs", "settings", "detector")
 RIVALS_OF_MSACL = ("start-calibrated", "ccd")
 
 Runs = dict[str, np.ndarray]  # scores (M,) by seed
@@ -44,7 +43,7 @@ def print_runs(lines: list[Line]) -> None:
     _print_row(["---"] * len(header))
     groups: dict[tuple[str, ...], list[Line]] = {}
     for line in lines:
-        groups.setdefault(tuple(line[name] for name in RUN), []).append(line)
+        groups.setdefault(_run_of(line), []).append(line)
     for (row, epochs, settings, detector), group in groups.items():
         cells = [summary([line[name] for line in group]) for name in (*metrics, "accuracy")]
         _print_row([row, epochs, settings, detector, str(len(group)), *cells])
@@ -56,9 +55,9 @@ def print_differences(scores: list[Line], images: list[Line]) -> None:
     groups = np.array([line["group"] for line in images])
     runs: dict[tuple[str, ...], Runs] = {}
     for line in scores:
-        run = tuple(line[name] for name in (*RUN, "rule"))
-        run = (*run[:2], without(run[2], "rates="), *run[3:])  # its learning rate is a row's own
-        runs.setdefault(run, {})[line["seed"]] = np.array(line["scores"].split(), dtype=float)
+        runs.setdefault((*_run_of(line), line["rule"]), {})[line["seed"]] = np.array(
+            line["scores"].split(), dtype=float
+        )
     printed = False
     for run, own in runs.items():
         row, epochs, settings, detector, rule = run
@@ -81,12 +80,17 @@ def print_differences(scores: list[Line], images: list[Line]) -> None:
             _print_row([row, epochs, settings, detector, rule, rival, seeds, *cells])
 
 
+def _run_of(line: Line) -> tuple[str, str, str, str]:
+    """What runs of several seeds have in common: row, epochs, settings and detector."""
+    return line["row"], line["epochs"], settings_of(line), line["detector"]
+
+
 def _rival_runs(
     runs: dict[tuple[str, ...], Runs], rival: str, epochs: str, settings: str, detector: str, rule: str
 ) -> Runs | None:
     """The runs of a rival that a run is compared with: as long, with the same settings; the start has neither."""
     if rival == "start-calibrated":
-        kept = [part for part in settings.split() if part.startswith("igd_")]
+        kept = [part for part in settings.split() if part.startswith(("igd_", "start="))]
         return runs.get((rival, "0", " ".join(kept), detector, rule))
     return runs.get((rival, epochs, settings, detector, rule))
 

@@ -8,6 +8,7 @@ from rivals.autoencoders import DenoisingAutoEncoder, MSSSIMAutoEncoder
 from rivals.fanogan import FAnoGAN
 from rivals.neighbours import MemoryBank, Neighbours
 from rivals.ocgan import OCGAN
+from rivals.own_rows import RivalSetting, rival_epochs
 from rivals.panda import PANDA
 from rivals.rival import gradient_penalty
 from sklearn.neighbors import NearestNeighbors
@@ -149,5 +150,14 @@ def test_panda_score_is_the_largest_ratio():
     image = with_spot(smooth_images(2, seed=1))
     with torch.no_grad():
         stages = zip(detector.checkpoints, detector.typical, strict=True)
-        ratios = [stage(image).pred_score / typical for stage, typical in stages]
+        ratios = []
+        for stage, typical in stages:
+            distances = torch.cdist(stage.backbone(image), stage.bank).sort(1).values[:, :2]  # its two neighbours
+            ratios.append((distances**2).mean(1) / typical)
         assert torch.equal(detector(image).pred_score, torch.stack(ratios).amax(0))
+
+
+def test_fanogan_refuses_an_epoch_that_would_leave_its_gan_untrained():
+    with pytest.raises(ValueError, match="at least 2 epochs"):
+        FAnoGAN(32, epochs=1)
+    assert rival_epochs("f-anogan", RivalSetting(), num_images=100_000) == 2

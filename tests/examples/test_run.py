@@ -35,10 +35,11 @@ def test_each_run_is_a_line_and_is_done_once(
     capsys.readouterr()
     main(["--table", str(out / "results.csv")])
     printed = capsys.readouterr().out
-    assert "| msacl | 2 | batch_size=5 | padim | 1 |" in printed
-    assert "| MSACL - IGD (batch_size=5) |" in printed
+    settings = "batch_size=5 start=efficientnet_lite0-random"
+    assert f"| msacl | 2 | {settings} | padim | 1 |" in printed
+    assert f"| MSACL - IGD ({settings}) |" in printed
     assert "10 groups, 5 normal and 5 abnormal images" in printed
-    assert "| msacl | 2 | batch_size=5 | knn | score | start-calibrated | 1, 1 |" in printed
+    assert f"| msacl | 2 | {settings} | knn | score | start-calibrated | 1, 1 |" in printed
 
 
 def test_another_detector_trains_no_encoder_anew(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from bootstrap import RESAMPLES, paired_difference
 from paper_tables import ABLATIONS, FIGURE_6, TABLE_1, print_paper_tables
+from results import USUAL_START, settings_of
 from rivals.own_rows import OWN_ROWS
 from rows import ROWS, START_ROWS
 from sklearn.metrics import roc_auc_score
@@ -56,14 +57,14 @@ def test_papers_tables_average_seeds_and_pair_images(capsys: pytest.CaptureFixtu
         ("msacl", "4", "", "padim", "1", "maximum", right),
         ("dae", "9", "", "own", "0", "score", right),
         ("dae", "9", "", "own", "1", "score", wrong),
-        ("simclr", "4", "rates=(3.0,1.0)", "padim", "0", "maximum", wrong),
+        ("simclr", "4", "rates=(0.3,0.3)", "padim", "0", "maximum", wrong),
         ("msacl", "4", "lesion_max=0.3", "padim", "0", "maximum", wrong),
         ("ccd+medmix", "4", "", "padim", "0", "maximum", wrong),
         ("msacl", "4", "igd_epochs=1", "igd", "0", "score", wrong),
         ("ccd", "4", "igd_epochs=1", "igd", "0", "score", right),
     ]
     names = ("row", "epochs", "settings", "detector", "seed", "rule", "scores")
-    scores = [{"data": "a", "size": "64"} | dict(zip(names, run, strict=True)) for run in runs]
+    scores = [{"data": "a", "size": "64", "start": USUAL_START} | dict(zip(names, run, strict=True)) for run in runs]
     print_paper_tables(scores, images)
     table, rest = capsys.readouterr().out.split("Fig. 6 right")
     figure, ablations = rest.split("Table 3 and Fig. 6 left")
@@ -75,3 +76,11 @@ def test_papers_tables_average_seeds_and_pair_images(capsys: pytest.CaptureFixtu
     assert "| CCD with MedMix | 0.000 [0.000, 0.000], 1 | +1.000 [+1.000, +1.000] |" in ablations
     assert "| MSACL (lesion_max=0.3) | 0.000 [0.000, 0.000], 1 | +1.000 [+1.000, +1.000] |" in ablations
     assert "lesion_max" not in table + figure
+
+
+def test_settings_leave_out_a_rows_own_rate_and_name_an_unusual_start() -> None:
+    line = {"row": "ccd", "start": USUAL_START, "settings": "rates=(0.3,0.3) igd_epochs=1"}
+    assert settings_of(line) == "igd_epochs=1"
+    assert settings_of(line | {"settings": "rates=(1.0,3.0)"}) == "rates=(1.0,3.0)"
+    assert settings_of(line | {"start": "resnet18 random"}) == "igd_epochs=1 start=resnet18-random"
+    assert settings_of({"row": "dae", "start": "", "settings": ""}) == ""

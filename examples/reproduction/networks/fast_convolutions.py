@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame
 from timm.layers.padding import pad_same
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 LARGEST_SIDE = 4  # above it the matrices hold too many zeros
 
@@ -104,6 +105,7 @@ class _MatrixPerChannel(torch.autograd.Function):
         return _as_images(rows.bmm(matrices))
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         rows, matrices = ctx.saved_tensors
         grad = _channels_first(grad)
@@ -125,6 +127,7 @@ def _as_images(rows: Tensor) -> Tensor:
 
 
 @cache
+@torch.inference_mode(False)  # what is kept must serve training, too
 def _taps(side: int, kernel: int, stride: int) -> Tensor:
     """Say by 0 or 1 which kernel entry joins which input with which output pixel, (K*K, S*S, T*T); "same" padding."""
     out_side = -(-side // stride)

@@ -1,13 +1,14 @@
 """ADGAN: Liu et al. 2020, "Photoshopping colonoscopy video frames", ISBI (arXiv 1910.10345).
 
+Only the paper's abstract was at hand, which prints no equation and no rate; the first paragraph is what it says.
+
 A dual GAN with two generators and two discriminators, trained on frames without polyps only: one generator maps images
 to codes, the other codes to images, and each has a critic for what it makes. It "photoshops" a lesion away, so the
 difference between the frame and the rebuilt one is the score.
 
-The terms taken here: WGAN-GP (their choice of GAN) for codes against N(0, 1) and for images against healthy ones, and
-10 times the absolute error of both cycles, image -> code -> image and code -> image -> code. Published: 64 px, Adam.
-Left open by the paper's summary that we worked from, and taken here: the cycle weight 10, one critic step for each of
-the generators' (trainings are short), 128-d codes, IGD's residual networks, score and map by the absolute difference.
+Taken here: WGAN-GP for codes against N(0, 1) and for images against healthy ones, and 10 times the absolute error of
+both cycles, image -> code -> image and code -> image -> code; one critic step for each of the generators' (trainings
+are short), 128-d codes, IGD's residual networks, Adam, score and map by the absolute difference.
 """
 
 import torch

@@ -6,10 +6,11 @@
    L = 1/n |x - G(E(x))|^2 + kappa/n_d |f(x) - f(G(E(x)))|^2, f the critic's last inner layer, kappa = 1.
 3. The score is that same sum (their eq. 7); the map is |x - G(E(x))| (their eq. 9).
 
-Published: 64 x 64 patches of OCT scans, 128-d codes, Adam with lr 1e-4, batch 64, 100,000 generator steps and 50,000
-encoder steps. Changed: IGD's residual networks, one critic step for each of the generator's (trainings are short), 2/3
-of the epochs for the GAN and 1/3 for the encoder, as many epochs and as large a rate as the command line says; the
-critic has layer norm, as WGAN-GP advises.
+Published: 64 x 64 patches of OCT scans, 128-d codes, Adam with lr 1e-4 for the GAN and RMSProp with lr 5e-5 for the
+encoder, batch 64, 100,000 generator steps and 50,000 encoder steps. Changed: IGD's residual networks, Adam for the
+encoder, too, one critic step for each of the generator's (trainings are short), 2/3 of the epochs for the GAN and 1/3
+for the encoder, as many epochs and as large a rate as the command line says; the critic has layer norm, as WGAN-GP
+advises.
 """
 
 import torch
@@ -28,11 +29,16 @@ class FAnoGAN(GenerativeRival):
         lr: Learning rate of Adam.
         width: Factor on the number of inner channels.
         kappa: Weight of the feature residual.
+
+    Raises:
+        ValueError: If there are fewer than two epochs.
     """
 
     def __init__(
         self, image_size: int = 64, *, epochs: int = 1000, lr: float = 1e-4, width: float = 1.0, kappa: float = 1.0
     ) -> None:
+        if epochs < 2:
+            raise ValueError(f"expected at least 2 epochs, one for the GAN and one for its encoder, got {epochs}")
         super().__init__(image_size, epochs)
         self.kappa = kappa
         self.generator = Decoder(image_size, width=width)

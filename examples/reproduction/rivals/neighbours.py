@@ -2,7 +2,8 @@
 
 `Neighbours`: mean distance of an image's pooled features to the nearest healthy ones.
 `MemoryBank`: distance of each patch's features (layers 2 and 3, averaged over 3 x 3, joined) to the nearest healthy
-patch, as PatchCore (Roth et al. 2022, arXiv 2106.08265) without its coreset: a random subset bounds the memory.
+patch, as PatchCore (Roth et al. 2022, arXiv 2106.08265) without its coreset (a random subset bounds the memory), the
+weight on its image score and the blur of its maps.
 """
 
 from collections.abc import Iterable
@@ -45,9 +46,13 @@ class Neighbours(AnomalyDetector):
 
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean distance to the nearest neighbours."""
-        distances = torch.cdist(self.backbone(images), self.bank)  # (B, N)
-        score = distances.topk(self.neighbours, largest=False).values.mean(1)
+        score = self.distances(images).mean(1)
         return score, score[:, None, None, None].expand(-1, 1, *images.shape[2:])
+
+    def distances(self, images: Tensor) -> Tensor:
+        """Distances to the nearest neighbours, (B, neighbours)."""
+        distances = torch.cdist(self.backbone(images), self.bank)  # (B, N)
+        return distances.topk(self.neighbours, largest=False).values
 
 
 class MemoryBank(AnomalyDetector):

@@ -1,9 +1,9 @@
 """PANDA: Reiss et al. 2021, "PANDA: Adapting pretrained features for anomaly detection and segmentation".
 
 Pooled features of a pre-trained network are drawn towards their centre, L = mean |f(x) - c|^2 with c frozen before the
-first step (their compactness loss), and the score is the mean distance to the nearest training features (2 of them).
-The features would collapse in the end, so training stops early, for each sample on its own ("PANDA-SES"): the score is
-the largest, over the checkpoints, of the sample's distance divided by the mean distance of the training images.
+first step (their compactness loss), and the score is the mean squared distance to the nearest training features (2 of
+them). The features would collapse in the end, so training stops early, for each sample on its own ("PANDA-SES"): the
+score is the largest, over the checkpoints, of the sample's distance divided by that of the training images.
 
 Published: ResNet152 whose first blocks stay frozen, in evaluation mode, SGD with lr 1e-2, momentum .9 and weight decay
 5e-5, gradients clipped at 1e-3, batch 32. Changed: another backbone, 64 px, one checkpoint per epoch.
@@ -50,7 +50,7 @@ class PANDA(AnomalyDetector):
         self.epochs = epochs
         self.lr = lr
         self.checkpoints = nn.ModuleList()
-        self.typical: list[Tensor] = []  # mean distance of the training images at each checkpoint
+        self.typical: list[Tensor] = []  # mean squared distance of the training images at each checkpoint
         self.history: list[dict[str, float]] = []
 
     def fit(self, loader: Iterable[Any]) -> Self:
@@ -84,16 +84,16 @@ class PANDA(AnomalyDetector):
     def score(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The largest ratio of a sample's distance and the training images' over the checkpoints; the map is flat."""
         ratios = [
-            checkpoint.score(images)[0] / typical
+            checkpoint.distances(images).square().mean(1) / typical
             for checkpoint, typical in zip(self.checkpoints, self.typical, strict=True)
         ]
         score = torch.stack(ratios).amax(0)  # (epochs + 1, B) -> (B,)
         return score, score[:, None, None, None].expand(-1, 1, *images.shape[2:])
 
     def _remember(self, backbone: nn.Module, loader: Iterable[Any]) -> None:
-        """Keep a copy of the backbone with its bank, and the training images' own mean distance."""
+        """Keep a copy of the backbone with its bank, and the training images' own mean squared distance."""
         checkpoint = Neighbours(copy.deepcopy(backbone), NEIGHBOURS).fit(loader)
         distances = torch.cdist(checkpoint.bank, checkpoint.bank)
         others = distances.topk(NEIGHBOURS + 1, largest=False).values[:, 1:]  # the nearest is the image itself
         self.checkpoints.append(checkpoint)
-        self.typical.append(others.mean())
+        self.typical.append(others.square().mean())

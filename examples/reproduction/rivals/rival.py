@@ -32,10 +32,9 @@ class Encoder(nn.Module):
 
 
 class GenerativeRival(AnomalyDetector):
-    """A detector that learns to make healthy images; a subclass says how it trains and how it rebuilds an image.
+    """A detector that learns to make healthy images.
 
-    A subclass sets `networks` and `optimisers`, and gives `train_step(images)`, which returns the losses to remember,
-    and `score(images)`.
+    A subclass gives `train_step(images)`, which returns the losses to remember, and `score(images)`.
 
     Args:
         image_size: Side of the images in pixels.
