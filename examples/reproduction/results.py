@@ -85,9 +85,12 @@ def _text(value: object) -> object:
 
 def settings_of(line: Line) -> str:
     """A run's settings as tables show them: without learning rates that are the row's own, with an unusual start."""
-    row = line["row"]
-    own_rates = f"rates={ROWS[row].rates}".replace(" ", "") if row in ROWS else None
-    parts = [part for part in line["settings"].split() if part != own_rates]
+    parts = line["settings"].split()
+    if line["row"] in ROWS:
+        own, usual = (f"rates={rates}".replace(" ", "") for rates in (ROWS[line["row"]].rates, (1.0, 1.0)))
+        if not any(part.startswith("rates=") for part in parts):
+            parts.append(usual)  # which the CSV leaves out
+        parts = [part for part in parts if part != own]
     if line["start"] not in ("", USUAL_START):
         parts.append("start=" + line["start"].replace(" ", "-"))
     return " ".join(parts)

@@ -61,7 +61,7 @@ def test_papers_tables_average_seeds_and_pair_images(capsys: pytest.CaptureFixtu
         ("msacl", "4", "lesion_max=0.3", "padim", "0", "maximum", wrong),
         ("ccd+medmix", "4", "", "padim", "0", "maximum", wrong),
         ("msacl", "4", "igd_epochs=1", "igd", "0", "score", wrong),
-        ("ccd", "4", "igd_epochs=1", "igd", "0", "score", right),
+        ("ccd", "4", "rates=(0.3,0.3) igd_epochs=1", "igd", "0", "score", right),
     ]
     names = ("row", "epochs", "settings", "detector", "seed", "rule", "scores")
     scores = [{"data": "a", "size": "64", "start": USUAL_START} | dict(zip(names, run, strict=True)) for run in runs]
@@ -83,4 +83,6 @@ def test_settings_leave_out_a_rows_own_rate_and_name_an_unusual_start() -> None:
     assert settings_of(line) == "igd_epochs=1"
     assert settings_of(line | {"settings": "rates=(1.0,3.0)"}) == "rates=(1.0,3.0)"
     assert settings_of(line | {"start": "resnet18 random"}) == "igd_epochs=1 start=resnet18-random"
+    assert settings_of(line | {"settings": ""}) == "rates=(1.0,1.0)"
+    assert settings_of(line | {"row": "msacl", "settings": ""}) == ""
     assert settings_of({"row": "dae", "start": "", "settings": ""}) == ""
