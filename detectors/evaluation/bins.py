@@ -60,20 +60,18 @@ class ScoreBins:
             shift += 1
         first = low >> shift
         last = high >> shift
-        count = last - first + 1
-        if (first, shift, count) == (self.first, self.shift, bins):
+        if (first, shift, last - first + 1) == (self.first, self.shift, bins):
             return
+        # Room for what the next batches may bring: growing copies, while zeros that nobody writes cost nothing.
+        room = min((last - first) // 4, (self.most - (last - first + 1)) // 2)
+        first -= room
+        count = last + room - first + 1
         grown = np.zeros((rows, count))
+        used = self.used()
         joined = shift - self.shift  # 2^joined old bins fall into a new one
-        if joined == 0:
-            start = self.first - first
-            end = start + bins
-            grown[:, start:end] = self.sums
-        else:
-            target = (np.arange(bins) + self.first) >> joined
-            target -= first
-            for row, sums in zip(grown, self.sums, strict=True):
-                row += np.bincount(target, sums, minlength=count)
+        target = ((used + self.first) >> joined) - first
+        for row, sums in zip(grown, self.sums, strict=True):
+            np.add.at(row, target, sums[used])
         self.first = first
         self.shift = shift
         self.sums = grown
@@ -92,11 +90,14 @@ class ScoreBins:
         np.add.at(lesions, in_lesion, 1.0)
         np.add.at(weight, in_lesion, weights[lesion])
 
-    def lower_edges(self) -> Keys:
-        """The smallest key of each bin."""
-        _, bins = self.sums.shape
-        numbers = np.arange(bins) + self.first
-        return numbers << self.shift
+    def used(self) -> Keys:
+        """Numbers of the bins that hold pixels."""
+        pixels = self.sums[0] + self.sums[1]
+        return np.flatnonzero(pixels)
+
+    def lower_edges(self, numbers: Keys) -> Keys:
+        """The smallest key of each of these bins."""
+        return (numbers + self.first) << self.shift
 
 
 class OverlapCurves:

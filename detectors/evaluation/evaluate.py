@@ -131,7 +131,7 @@ class _Pixels:
         """The metrics of pixels; none where no mask was seen."""
         if not self.masks_seen:
             return {}
-        used = np.flatnonzero(self.bins.sums[:2].any(0))
+        used = self.bins.used()
         normal, lesion, weight = self.bins.sums[:, used]
         values = _curve_metrics(normal, lesion)
         shares = weight[::-1] / max(self.regions, 1)
@@ -148,7 +148,7 @@ class _Pixels:
             return {"oracle_dice": NAN, "oracle_iou": NAN, "oracle_threshold": NAN}
         # Thresholds are the edges on which Dice and IoU of the images are known exactly.
         edges = self.curves.edges()
-        lower_edges = self.bins.lower_edges()[used]
+        lower_edges = self.bins.lower_edges(used)
         first_above = np.searchsorted(lower_edges, edges)
         # Pixels above each edge; above the highest bin there are none.
         hits = np.append(sums_from_above(lesion), 0)[first_above]
