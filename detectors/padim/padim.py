@@ -24,7 +24,8 @@ class PaDiM(AnomalyDetector):
     At each position of the finest feature map, the features of all layers (coarser ones repeated by nearest
     neighbour, a random subset of channels) follow a Gaussian whose mean and covariance + eps I are learnt from normal
     images. The map is the distance, resized bilinearly and blurred. Batches are merged as they come: memory does not
-    depend on the number of images.
+    depend on the number of images. After pre-training with MSACL, ("layer3",) with all of its channels often scores
+    images better than the defaults, which are the paper's: docs/howto/layers-and-scores.md.
 
     Args:
         backbone: A name of torchvision ("resnet18") or timm ("timm:tf_efficientnet_lite0"), a file, or a module with

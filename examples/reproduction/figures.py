@@ -27,6 +27,7 @@ from training import Setting
 
 matplotlib.use("Agg")  # a file is written, no window is opened
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 COLOURS = ("tab:gray", "tab:orange", "tab:blue", "tab:green")
 
@@ -110,6 +111,8 @@ def draw_curve(lines: list[Line], name: str, file: Path) -> None:
     left.set(xlabel="epochs", ylabel="image AUROC", title=name)
     right.set(xlabel="epochs", ylabel="accuracy of term (8)", ylim=(0, 1))
     left.legend()
+    for axes in (left, right):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _save(figure, file)
 
 

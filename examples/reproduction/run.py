@@ -183,7 +183,7 @@ class Comparison:
     def file(self, folder: str, name: str, row: str, setting: Setting, suffix: str) -> Path:
         """Where an encoder or a curve is kept."""
         parts = [part for part in self.key(name, row, "", setting) if part]
-        file_name = "-".join(parts).replace(" ", "-")
+        file_name = "-".join(parts).replace(" ", "-").replace("(", "").replace(")", "")
         return self.options.out / folder / f"{file_name}{suffix}"
 
     def add_trivial_scores(self, name: str, data: Dataset) -> None:
