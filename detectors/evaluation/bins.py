@@ -60,13 +60,13 @@ class ScoreBins:
             shift += 1
         first = low >> shift
         last = high >> shift
-        if (first, shift, last - first + 1) == (self.first, self.shift, bins):
+        count = last - first + 1
+        if (first, shift, count) == (self.first, self.shift, bins):
             return
         # Room for what the next batches may bring: growing copies, while zeros that nobody writes cost nothing.
-        room = min((last - first) // 4, (self.most - (last - first + 1)) // 2)
+        room = min(count // 4, (self.most - count) // 2)
         first -= room
-        count = last + room - first + 1
-        grown = np.zeros((rows, count))
+        grown = np.zeros((rows, count + 2 * room))
         used = self.used()
         joined = shift - self.shift  # 2^joined old bins fall into a new one
         target = ((used + self.first) >> joined) - first

@@ -7,13 +7,14 @@ from pathlib import Path
 from data import Dataset
 from detecting import Judgement
 from rows import ROWS
+from training import Setting
 
 METRICS = ("image_auroc", "image_auroc_top", "pixel_auroc", "aupro", "dice")
 # What tells a run from every other one.
 KEY = ("data", "size", "start", "row", "epochs", "settings", "detector", "seed")
 COLUMNS = (*KEY, *METRICS, "accuracy", "seconds", "device")
 SCORE_COLUMNS = (*KEY, "rule", "scores")
-USUAL_START = "efficientnet_lite0 imagenet"
+USUAL_START = Setting().start
 IMAGE_COLUMNS = ("data", "file", "label", "group")
 
 Line = dict[str, str]

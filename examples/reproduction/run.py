@@ -164,7 +164,7 @@ class Comparison:
     def key(self, name: str, row: str, detector: str, setting: Setting, epochs: str | None = None) -> tuple[str, ...]:
         """What tells a run from every other one, as the CSV spells it."""
         settings: dict[str, object] = {}
-        start = f"{setting.architecture} {setting.init}"
+        start = setting.start
         if row in OWN_ROWS:
             epochs = str(rival_epochs(row, self.options.rival, self.num_images))
             settings |= changes(self.options.rival)

@@ -63,11 +63,10 @@ def search(options: Options) -> None:
     data = judging_set(options.data, options.donors, options.size)
     setting = options.setting
     names = (options.data.resolve().name, options.donors.resolve().name)
-    start = f"{setting.architecture} {setting.init}"
     done = {tuple(line[column] for column in KEY) for line in read_csv(options.out)}
     runs = [(START, 0.0), *((row, factor) for row in options.rows for factor in options.factors)]
     for row, factor in runs:
-        key = (*names, str(options.size), start, row, f"{factor:.4f}", str(options.steps), str(setting.seed))
+        key = (*names, str(options.size), setting.start, row, f"{factor:.4f}", str(options.steps), str(setting.seed))
         if key not in done:
             figures = train_and_judge(data, row, factor, options)
             append_csv(options.out, COLUMNS, [dict(zip(KEY, key, strict=True)) | figures])

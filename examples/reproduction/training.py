@@ -36,6 +36,11 @@ class Setting:
     amp: bool = False
     """Whether the encoder runs in bfloat16."""
 
+    @property
+    def start(self) -> str:
+        """What training begins with, as the CSV files spell it."""
+        return f"{self.architecture} {self.init}"
+
 
 class Pretraining:
     """A run that can be stopped and resumed after any epoch.
