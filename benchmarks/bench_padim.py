@@ -36,7 +36,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--anomalib", type=Path, default=Path("/tmp/anomalib"), help="folder given to pip --target")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[256, 64], help="sides that are timed, in pixels")
     parser.add_argument("--skip-memory", action="store_true", help="leave out the peak-memory and WideResNet50 rows")
     parser.add_argument("--skip-fits", action="store_true", help="leave out the rows of fits, which take longest")
     parser.add_argument("--peak", nargs=2, metavar=("SUBJECT", "N"), help=argparse.SUPPRESS)
@@ -54,7 +55,7 @@ def main() -> None:
     for size in pair:
         print_parity(size, args)
     print("\n| what | size | anomalib | detectors | ratio |\n|---|---|---|---|---|")
-    for side in (256, 64):
+    for side in args.sizes:
         print_times(side, args)
     if not args.skip_memory:
         print("\n| peak memory of a fit, added, 256 px | anomalib | detectors |\n|---|---|---|")

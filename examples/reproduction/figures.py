@@ -117,11 +117,13 @@ def draw_curve(lines: list[Line], name: str, file: Path) -> None:
 
 
 def _points(lines: list[Line]) -> dict[int, tuple[float, float]]:
-    """Mean AUROC and accuracy by epoch; an epoch is "2 of 8" or "8"."""
+    """Mean AUROC and accuracy by epoch, "2 of 8" or "8", of the longest trainings alone."""
+    lengths = [int(line["epochs"].split()[-1]) for line in lines]
     found: dict[int, list[tuple[float, float]]] = {}
-    for line in lines:
-        epoch = int(line["epochs"].split()[0])
-        found.setdefault(epoch, []).append((float(line["image_auroc"]), float(line["accuracy"])))
+    for line, length in zip(lines, lengths, strict=True):
+        if length == max(lengths):
+            epoch = int(line["epochs"].split()[0])
+            found.setdefault(epoch, []).append((float(line["image_auroc"]), float(line["accuracy"])))
     points = {}
     for epoch, values in found.items():
         aurocs, accuracies = zip(*values, strict=True)
