@@ -118,11 +118,12 @@ def draw_curve(lines: list[Line], name: str, file: Path) -> None:
 
 def _points(lines: list[Line]) -> dict[int, tuple[float, float]]:
     """Mean AUROC and accuracy by epoch, "2 of 8" or "8", of the longest trainings alone."""
-    lengths = [int(line["epochs"].split()[-1]) for line in lines]
+    longest = max((int(line["epochs"].split()[-1]) for line in lines), default=0)
     found: dict[int, list[tuple[float, float]]] = {}
-    for line, length in zip(lines, lengths, strict=True):
-        if length == max(lengths):
-            epoch = int(line["epochs"].split()[0])
+    for line in lines:
+        parts = line["epochs"].split()
+        if int(parts[-1]) == longest:
+            epoch = int(parts[0])
             found.setdefault(epoch, []).append((float(line["image_auroc"]), float(line["accuracy"])))
     points = {}
     for epoch, values in found.items():
